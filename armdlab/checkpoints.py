@@ -1,0 +1,187 @@
+"""How does a model reach the disk and come back whole? (config.json and model.safetensors; never a pickle)
+
+The Hub's own mixin brings `from_pretrained` for names on the Hub and `push_to_hub`; what is ours is that a file is
+never half-written, and that what is missing, torn or of another shape is named in a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+_CARD = """---
+{{ card_data }}
+---
+# A model from armdlab
+
+    from armdlab import ARMD
+    model = ARMD.from_pretrained("this folder, or its name on the Hub")
+
+Auto-Regressive Masked Diffusion: Karami and Ghodsi, arXiv 2601.16971.
+"""
+
+
+class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", model_card_template=_CARD):
+    """Adds `save_pretrained`, `from_pretrained` and `push_to_hub` to a model that is built from one config."""
+
+    def _save_pretrained(self, save_directory: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write weights and config; `dtype` narrows them on disk only."""
+        state = {name: _detached(value, dtype) for name, value in self.state_dict().items()}
+        if getattr(self.config, "tie_weights", False):
+            del state["head.weight"]  # the embedding again: safetensors refuses to store one tensor twice
+        with written_whole(save_directory / WEIGHTS) as path:
+            save_file(state, path, metadata={"format": "pt"})
+        write_json(save_directory / CONFIG, {"architecture": type(self).__name__, **asdict(self.config)})
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, dtype: torch.dtype | None = None, **hub: Any
+    ) -> str | None:  # noqa: ANN401
+        """Save config.json and model.safetensors, each written whole or not at all.
+
+        Args:
+            save_directory: folder to save into; made if missing.
+            dtype: floating type on disk, such as torch.float16; None for the weights' own.
+            hub: `repo_id`, `push_to_hub` and their kin, as `huggingface_hub.ModelHubMixin` takes them.
+
+        Raises:
+            OSError: if the folder cannot be written; what it held before is still there.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_pretrained(folder, dtype=dtype)
+        readme = folder / "README.md"
+        if not readme.exists():
+            readme.write_text(str(self.generate_model_card()), encoding="utf-8")
+        if hub.pop("push_to_hub", False):
+            return self.push_to_hub(repo_id=hub.pop("repo_id", None) or folder.name, **hub)
+        return None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Checkpointed:  # noqa: ANN401
+        """Load a model from a folder that `save_pretrained` wrote, or from the Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or "owner/name" on the Hub.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+        Returns:
+            The model in evaluation mode, in float32, on the CPU.
+
+        Raises:
+            FileNotFoundError: if there is no such folder or Hub name, or a file is missing in it.
+            ValueError: if a file is torn, the config is no config of this class, or it does not fit the weights.
+        """
+        source = str(pretrained_model_name_or_path)
+        config_path, weights_path = (_fetch(source, name, hub) for name in (CONFIG, WEIGHTS))
+        model = cls(cls._read_config(config_path))
+        try:
+            state = load_file(weights_path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{weights_path} is no whole safetensors file ({error}); train or download again"
+            ) from None
+        model._fit(state, weights_path)
+        return model.eval()
+
+    @classmethod
+    def _read_config(cls, path: Path) -> Any:  # noqa: ANN401
+        from armdlab.model import ARMDConfig  # the model is built on this module
+
+        config = read_json(path)
+        architecture = config.pop("architecture", cls.__name__)
+        if architecture != cls.__name__:
+            raise ValueError(
+                f"{path} describes {architecture}, not {cls.__name__}; load it by {architecture}.from_pretrained, "
+                "or by armdlab.load, which finds the class itself"
+            )
+        unknown = sorted(config.keys() - {field.name for field in fields(ARMDConfig)})
+        if unknown or not {"vocab_size", "max_length"} <= config.keys():
+            what = f"holds unknown settings {unknown}" if unknown else "lacks vocab_size or max_length"
+            raise ValueError(f"{path} {what}; it was not written by this version of armdlab")
+        return ARMDConfig(**config)
+
+    def _fit(self, state: dict[str, Tensor], path: Path) -> None:
+        own = self.state_dict()
+        if getattr(self.config, "tie_weights", False):
+            del own["head.weight"]
+        for name in sorted(own.keys() | state.keys()):
+            expected, found = (
+                tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (own, state)
+            )
+            if expected != found:
+                raise ValueError(
+                    f"{path} does not fit its {CONFIG}: {name} should be {expected}, the file holds {found}; "
+                    "restore the two files that were saved together"
+                )
+        self.load_state_dict(state, strict=False)
+
+
+def _fetch(source: str, name: str, hub: dict[str, Any]) -> Path:
+    """Find one file of a checkpoint in a folder or on the Hub."""
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}; give a folder that `armdlab train --out` wrote")
+        return folder / name
+    try:
+        return Path(hf_hub_download(repo_id=source, filename=name, **hub))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{source} is no folder here and could not be read from the Hub ({reason}); "
+            "check the path, or train a model by `armdlab train --out DIR`"
+        ) from None
+
+
+def _detached(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, renamed to it once the block ends well: a file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
+    """Write a value as readable JSON, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; give a folder that `armdlab train --out` wrote")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it, or train again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object; restore it, or train again")
+    return value

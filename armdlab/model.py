@@ -1,0 +1,401 @@
+"""How can one pass predict every token from earlier blocks only, in any order? (ARMD, section 3)
+
+Read from the bottom up or the top down: `ARMD` is the paper's network, `Transformer` is everything it shares with the
+baselines, `Layer` is one pre-norm transformer layer, and `KVCache` is what a decoding run remembers.
+
+Axes: B batch, N length, V vocabulary, D width, H heads, E evidence rows (stream X), T target rows (stream G).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from armdlab.checkpoints import Checkpointed
+from armdlab.masks import Mask, Masks
+from armdlab.orders import GenerationOrder
+
+
+@dataclass
+class ARMDConfig:
+    """The size and shape of a model; baselines take the very same one.
+
+    Args:
+        vocab_size: number of token ids V.
+        max_length: longest text, in tokens, BOS not counted.
+        n_layer: number of layers L.
+        n_head: number of attention heads H; must divide `d_model` into an even head width (RoPE turns pairs).
+        d_model: width D.
+        n_two_stream: number of two-stream layers L2s, 1 to `n_layer`; None for the paper's L/2.
+        d_position: width d_pe of the position embeddings in prefix aggregation; even.
+        position_base: base of the sinusoids that the position embeddings start from. Short on purpose: at base 10 the
+            wavelengths run from 6 to 60 tokens, so <PE_n, PE_i> starts local, and the model learns.
+        rope_base: base of the rotary position embedding.
+        dropout: share of features dropped after attention and feed-forward while training.
+        tie_weights: whether the head reuses the token embedding.
+
+    Raises:
+        ValueError: if a value is out of range; the message names it and what is allowed.
+    """
+
+    vocab_size: int
+    max_length: int
+    n_layer: int = 6
+    n_head: int = 4
+    d_model: int = 256
+    n_two_stream: int | None = None
+    d_position: int = 64
+    position_base: float = 10.0
+    rope_base: float = 10_000.0
+    dropout: float = 0.0
+    tie_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Fill in L2s and refuse sizes that no model can have."""
+        if self.n_two_stream is None:
+            self.n_two_stream = max(1, self.n_layer // 2)
+        for name in ("vocab_size", "max_length", "n_layer", "n_head", "d_model", "n_two_stream", "d_position"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if self.n_two_stream > self.n_layer:
+            raise ValueError(
+                f"n_two_stream={self.n_two_stream} is more than n_layer={self.n_layer}; choose 1 to {self.n_layer}"
+            )
+        if self.d_model % (2 * self.n_head):
+            raise ValueError(
+                f"n_head={self.n_head} does not cut d_model={self.d_model} into heads of even width; "
+                f"try d_model={2 * self.n_head * max(1, round(self.d_model / (2 * self.n_head)))}"
+            )
+        if self.d_position % 2:
+            raise ValueError(f"d_position={self.d_position} must be even: sinusoids come as pairs of sin and cos")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be at least 0 and below 1")
+        for name in ("position_base", "rope_base"):
+            if not getattr(self, name) > 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be greater than 1")
+
+
+class KVCache:
+    """What a decoding run remembers, so that nothing is computed twice (ARMD, section 3.3).
+
+    Layer l keeps the keys and values of its rows: evidence rows (X) in a two-stream layer, target rows (G) in a causal
+    layer. Prefix aggregation keeps S = sum_i PE_i (outer) x_i, whose size does not grow with the text.
+
+    Memory, in numbers: 2 L B (max_length + 1) D for keys and values, and B d_pe D for the prefix.
+
+    Args:
+        config: the model's configuration.
+        batch_size: number of rows B.
+        length: number of text positions that will be decoded, at most `config.max_length`.
+        device: where the model is.
+        dtype: of keys and values.
+    """
+
+    def __init__(
+        self, config: ARMDConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        d_head = config.d_model // config.n_head
+        shape = (config.n_layer, 2, batch_size, config.n_head, length + 1, d_head)
+        self._rows = torch.empty(shape, device=device, dtype=dtype)
+        self._filled = [0] * config.n_layer
+        self.prefix = torch.zeros(batch_size, config.d_position, config.d_model, device=device)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row has been stored yet, so that BOS is still to come."""
+        return self._filled[0] == 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, H, n, D/H) keys and values to a layer; return all that it holds by now."""
+        start = self._filled[layer]
+        stop = self._filled[layer] = start + keys.shape[2]
+        rows = self._rows[layer]
+        rows[0, :, :, start:stop], rows[1, :, :, start:stop] = keys, values
+        return rows[0, :, :, :stop], rows[1, :, :, :stop]
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding at true text positions (Su et al., 2021)."""
+
+    def __init__(self, d_head: int, n_positions: int, base: float) -> None:
+        super().__init__()
+        frequencies = base ** -(torch.arange(0, d_head, 2) / d_head)
+        angles = torch.outer(torch.arange(n_positions), frequencies)  # (n_positions, d_head / 2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (1 or B, 1, n, D/H/2) for int64 positions (n,) or (B, n)."""
+        cos, sin = self.cos[positions], self.sin[positions]
+        if positions.dim() == 1:
+            cos, sin = cos.unsqueeze(0), sin.unsqueeze(0)
+        return cos.unsqueeze(1), sin.unsqueeze(1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_k, x_{k + d/2}) of (B, H, n, d) by its angle."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """Softmax attention of (B, H, Q, d) on (B, H, K, d) under a mask; the one attention function of the lab."""
+    allowed = mask.allowed
+    if allowed is not None and allowed.dim() == 3:
+        allowed = allowed.unsqueeze(1)  # (B, Q, K) -> every head
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, is_causal=mask.is_causal)
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer, cut where two streams need to meet.
+
+    A one-stream layer is `queries`, `keys_values`, `attend`, `finish` on the same rows. A two-stream layer takes the
+    queries of both streams and the keys and values of X alone: the weights are shared because the layer is the same.
+    """
+
+    def __init__(self, config: ARMDConfig) -> None:
+        super().__init__()
+        D = config.d_model
+        self.n_head = config.n_head
+        self.attention_norm = nn.LayerNorm(D, bias=False)
+        self.query = nn.Linear(D, D, bias=False)
+        self.key_value = nn.Linear(D, 2 * D, bias=False)
+        self.attention_out = nn.Linear(D, D, bias=False)
+        self.feed_forward_norm = nn.LayerNorm(D, bias=False)
+        self.feed_forward_in = nn.Linear(D, 4 * D, bias=False)
+        self.feed_forward_out = nn.Linear(4 * D, D, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def queries(self, normed: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """Wq of normed rows (B, n, D), turned to their positions: (B, H, n, D/H)."""
+        return rotate(rearrange(self.query(normed), "b n (h d) -> b h n d", h=self.n_head), *angles)
+
+    def keys_values(self, normed: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Wk (turned to their positions) and Wv of normed rows (B, n, D): twice (B, H, n, D/H)."""
+        keys, values = rearrange(self.key_value(normed), "b n (two h d) -> two b h n d", two=2, h=self.n_head)
+        return rotate(keys, *angles), values
+
+    def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
+        """Add what attention (B, H, n, D/H) brought to the rows (B, n, D), then the feed-forward."""
+        rows = rows + self.dropout(self.attention_out(rearrange(attended, "b h n d -> b n (h d)")))
+        hidden = F.gelu(self.feed_forward_in(self.feed_forward_norm(rows)), approximate="tanh")
+        return rows + self.dropout(self.feed_forward_out(hidden))
+
+
+class Transformer(nn.Module, Checkpointed):
+    """What ARMD and its baselines share: embedding, BOS, rotary positions, layers, head, and text order at the border.
+
+    Position 0 belongs to BOS, so text position p is position p + 1 inside.
+    """
+
+    def __init__(self, config: ARMDConfig) -> None:
+        super().__init__()
+        self.config = config
+        D = config.d_model
+        self.embedding = nn.Embedding(config.vocab_size, D)
+        self.bos = nn.Parameter(torch.empty(D))
+        self.rotary = Rotary(D // config.n_head, config.max_length + 1, config.rope_base)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(D, bias=False)
+        self.head = nn.Linear(D, config.vocab_size, bias=False)
+        if config.tie_weights:
+            self.head.weight = self.embedding.weight
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                # GPT-2: rows that add to the residual stream start smaller, so that its size does not grow with L
+                adds = name.endswith("_out.weight")
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer) if adds else 0.02)
+        nn.init.normal_(self.bos, std=0.02)
+
+    def forward(self, tokens: Tensor, order: GenerationOrder | None = None) -> Tensor:
+        """Predict every token from the tokens of earlier blocks, in one pass.
+
+        Args:
+            tokens: int64 (B, N) in text order, N at most `config.max_length`.
+            order: who is made when; None for left to right.
+
+        Returns:
+            Logits (B, N, V) in text order: [b, p] is log p(x_p | tokens in earlier blocks), up to a constant.
+
+        Raises:
+            ValueError: if the tokens do not fit the vocabulary (looked at on a CPU only: asking an accelerator would
+                stall it), the length or the order.
+        """
+        order = self.check_order(tokens, order).to(tokens.device)
+        made = order.to_generation_order(tokens)  # x = pi(z)
+        hidden = self.hidden(made[:, :-1], order.positions[..., :-1], order.positions, Masks.one_pass(order))
+        return self.head(order.to_text_order(hidden))
+
+    def check_order(self, tokens: Tensor, order: GenerationOrder | None) -> GenerationOrder:
+        """Return the order (left to right if None), or say why tokens and order do not fit this model."""
+        limit, vocabulary = self.config.max_length, self.config.vocab_size
+        if tokens.dim() != 2 or tokens.dtype != torch.int64 or not 1 <= tokens.shape[-1] <= limit:
+            raise ValueError(
+                f"tokens is {tokens.dtype} of shape {tuple(tokens.shape)}; give int64 (B, N) with N from 1 to "
+                f"max_length={limit}"
+            )
+        if tokens.device.type == "cpu" and tokens.numel() and not 0 <= tokens.min() <= tokens.max() < vocabulary:
+            raise ValueError(
+                f"tokens holds ids from {tokens.min()} to {tokens.max()}; this model knows 0 to {vocabulary - 1}: "
+                "encode the text with the tokenizer that was saved beside the model"
+            )
+        order = order or GenerationOrder.left_to_right(tokens.shape[-1])
+        if order.length != tokens.shape[-1] or (order.is_batched and len(order.positions) != len(tokens)):
+            raise ValueError(
+                f"order has positions {tuple(order.positions.shape)} but tokens are {tuple(tokens.shape)}; "
+                "give one order for all rows, (N,), or one for each, (B, N)"
+            )
+        return order
+
+    def embed(self, tokens: Tensor, positions: Tensor, *, with_bos: bool) -> tuple[Tensor, Tensor]:
+        """Turn int64 tokens (B, n) at text positions (n,) or (B, n) into rows (B, n, D) at inner positions.
+
+        With `with_bos` the row of BOS, at position 0, stands before them.
+        """
+        rows, positions = self.embedding(tokens), positions + 1
+        if with_bos:
+            rows = torch.cat([self.bos.to(rows.dtype).expand(len(tokens), 1, -1), rows], 1)
+            positions = F.pad(positions, (1, 0))
+        return rows, positions
+
+    def hidden(
+        self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache | None = None
+    ) -> Tensor:
+        """Turn evidence into one normed row for each target: the core that training and decoding share.
+
+        Args:
+            tokens: int64 (B, E'), known tokens in generation order, those that the cache does not hold yet.
+            token_at: int64 (E',) or (B, E'), their text positions.
+            target_at: int64 (T,) or (B, T), the text positions to predict.
+            masks: who may see whom among these rows and those in the cache. BOS stands before the tokens where the
+                cache is empty or absent.
+            cache: what earlier calls remembered; this call adds to it.
+
+        Returns:
+            (B, T, D); the head turns it into logits.
+        """
+        raise NotImplementedError("a Transformer says how evidence becomes predictions: use ARMD or a baseline")
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class ARMD(Transformer):
+    """Auto-Regressive Masked Diffusion: strictly causal in blocks, for any order (ARMD, section 3; arXiv 2601.16971).
+
+    >>> model = ARMD(ARMDConfig(vocab_size=7, max_length=8, n_layer=2, n_head=2, d_model=16))
+    >>> model(torch.zeros(1, 8, dtype=torch.long), GenerationOrder.strided(8, 2)).shape
+    torch.Size([1, 8, 7])
+    """
+
+    def __init__(self, config: ARMDConfig) -> None:
+        super().__init__(config)
+        self.position = nn.Parameter(sinusoids(config.max_length + 1, config.d_position, config.position_base))
+        self.prefix_norm = nn.LayerNorm(config.d_model, bias=False)
+
+    def hidden(
+        self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache | None = None
+    ) -> Tensor:
+        """See `Transformer.hidden`: prefix aggregation, L2s two-stream layers, L - L2s causal layers on G."""
+        x, x_at = self.embed(tokens, token_at, with_bos=cache is None or cache.is_empty)  # X^0
+        g, g_at = self.first_targets(x, x_at, target_at + 1, masks, cache)  # G^0
+        return self.norm(self.two_streams(x, x_at, g, g_at, masks, cache))
+
+    def two_streams(
+        self, x: Tensor, x_at: Tensor, g: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
+    ) -> Tensor:
+        """L2s layers on X and G with shared weights, keys and values (ARMD, eq. 7), then L - L2s on G alone.
+
+        Args:
+            x: X^0 (B, E, D), evidence.
+            x_at: int64 (E,) or (B, E), positions of the evidence, BOS being 0.
+            g: G^0 (B, T, D), targets.
+            g_at: int64 (T,) or (B, T), positions of the targets.
+            masks: who may see whom.
+            cache: keys and values of earlier calls; takes in those of this one.
+
+        Returns:
+            G^L (B, T, D).
+        """
+        E = x.shape[1]
+        rows = torch.cat([x, g], 1)  # both streams in one matrix product; X first
+        both_at = torch.cat([x_at.expand(*g_at.shape[:-1], E), g_at], -1)
+        both_angles, x_angles, g_angles = (self.rotary.at(at) for at in (both_at, x_at, g_at))
+        for depth, layer in enumerate(self.layers[: self.config.n_two_stream], start=1):
+            normed = layer.attention_norm(rows)
+            keys, values = layer.keys_values(normed[:, :E], x_angles)  # of X only
+            if cache is not None:
+                keys, values = cache.extend(depth - 1, keys, values)
+            if depth == self.config.n_two_stream:  # X^L2s would feed nothing: only G goes on
+                rows, normed, queries = rows[:, E:], normed[:, E:], layer.queries(normed[:, E:], g_angles)
+                attended = attend(queries, keys, values, masks.target_to_evidence)
+            else:
+                x_queries, g_queries = layer.queries(normed, both_angles).split([E, g.shape[1]], 2)
+                x_attended = attend(x_queries, keys, values, masks.evidence_to_evidence)  # X^l, M^c
+                g_attended = attend(g_queries, keys, values, masks.target_to_evidence)  # G^l, M^sc
+                attended = torch.cat([x_attended, g_attended], 2)
+            rows = layer.finish(rows, attended)
+
+        for depth, layer in enumerate(self.layers[self.config.n_two_stream :], start=self.config.n_two_stream):
+            rows = causal_layer(layer, depth, rows, g_angles, masks.target_to_target, cache)
+        return rows
+
+    def first_targets(
+        self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normalised because it grows with the prefix (ARMD, eq. 6).
+
+        Rows of this call meet in the matrix form; rows of earlier calls are in the state S = sum_i PE_i (outer) x_i of
+        the recurrent form. A training step has no earlier calls, a decoding step has no mask: each uses one of the two.
+
+        Args:
+            x: evidence rows X^0 (B, E, D).
+            x_at: int64 (E,) or (B, E), their positions, BOS being 0.
+            g_at: int64 (T,) or (B, T), positions of the targets.
+            masks: who may see whom.
+            cache: holds the state of earlier calls; takes in the rows of this one.
+
+        Returns:
+            G^0 (B, T, D), and its positions.
+        """
+        x_pe, g_pe = self.position[x_at], self.position[g_at]  # (E, d_pe), (T, d_pe), or with B in front
+        kernel = masks.target_to_evidence.apply(g_pe @ x_pe.mT)  # H(n, i) = <PE_n, PE_i>, (T, E)
+        g = kernel @ x
+        if cache is not None:
+            g = g + (g_pe.float() @ cache.prefix).to(g.dtype)
+            cache.prefix += x_pe.float().mT @ x.float()
+        return self.prefix_norm(g), g_at
+
+
+def causal_layer(
+    layer: Layer, depth: int, rows: Tensor, angles: tuple[Tensor, Tensor], mask: Mask, cache: KVCache | None
+) -> Tensor:
+    """Run an ordinary layer on (B, n, D) rows that read each other and the rows in the cache."""
+    normed = layer.attention_norm(rows)
+    keys, values = layer.keys_values(normed, angles)
+    if cache is not None:
+        keys, values = cache.extend(depth, keys, values)
+    return layer.finish(rows, attend(layer.queries(normed, angles), keys, values, mask))
+
+
+def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
+    """Sinusoidal position embeddings (n_positions, width) of unit length, wavelengths from 2 pi to 2 pi `base`.
+
+    Unit length makes <PE_n, PE_n> = 1: the kernel starts as a mean of cos(w (n - i)), which falls off within about
+    `base` tokens.
+    """
+    n_waves = width // 2
+    frequencies = base ** -(torch.arange(n_waves) / max(n_waves - 1, 1))
+    angles = torch.outer(torch.arange(n_positions), frequencies)
+    return torch.cat([angles.sin(), angles.cos()], -1) / math.sqrt(n_waves)

@@ -1,0 +1,125 @@
+"""How many nats does a text cost, in one pass or as masked diffusion? (ARMD, equations 1 and 2)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from armdlab.model import Transformer
+from armdlab.orders import GenerationOrder
+
+Reduction = Literal["none", "token_mean", "sum"]
+
+
+def nll(
+    model: Transformer,
+    tokens: Tensor,
+    order: GenerationOrder | None = None,
+    reduction: Reduction = "token_mean",
+) -> Tensor:
+    """Exact negative log-likelihood of a text under an order, by the chain rule over blocks, from ONE pass.
+
+    Within a block the tokens are independent given the earlier blocks; that is the model, not an approximation of it.
+
+    Args:
+        model: what predicts.
+        tokens: int64 (B, N) in text order.
+        order: who is made when; None for left to right.
+        reduction: "none" for (B, N) in text order, "token_mean" for the mean, "sum" for the sum over all tokens.
+
+    Returns:
+        Nats: (B, N), or a scalar.
+
+    Raises:
+        ValueError: if `reduction` is unknown, or as the model.
+    """
+    logits = model(tokens, order)
+    losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+    return _reduce(losses, reduction)
+
+
+def weighted_nll(
+    model: Transformer,
+    tokens: Tensor,
+    order: GenerationOrder,
+    gamma: Tensor,
+    reduction: Reduction = "token_mean",
+) -> Tensor:
+    """The training loss of ARMD: nats of each token, weighted by its block (ARMD, eq. 2).
+
+    Args:
+        model: what predicts.
+        tokens: int64 (B, N) in text order.
+        order: who is made when, and together with whom.
+        gamma: float (n_blocks,), the weight gamma of each block; all ones give `nll`.
+        reduction: as for `nll`; the mean is over tokens, not over weights.
+
+    Returns:
+        Weighted nats: (B, N) in text order, or a scalar.
+
+    Raises:
+        ValueError: if `gamma` has not one weight for each block.
+    """
+    if gamma.shape != (order.n_blocks,):
+        raise ValueError(f"gamma has shape {tuple(gamma.shape)}; give one weight for each block, ({order.n_blocks},)")
+    weights = gamma.to(tokens.device)[order.blocks_in_text_order.to(tokens.device)]
+    return _reduce(weights * nll(model, tokens, order, "none"), reduction)
+
+
+def diffusion_nll(
+    denoiser: Callable[[Tensor], Tensor],
+    tokens: Tensor,
+    masking_times: Tensor,
+    alpha: Tensor,
+    mask_token: int,
+) -> Tensor:
+    """The discrete-time loss of masked diffusion, for one masking process: one network call for each step (eq. 1).
+
+    At step t every masked token is scored, weighted by the chance that a token masked by t was masked exactly at t;
+    `nll` under `GenerationOrder.from_masking_times` scores only those that were. Their expectations over masking
+    processes are the same.
+
+    Args:
+        denoiser: maps int64 (B, N), with `mask_token` where a token is masked, to logits (B, N, V).
+        tokens: int64 (B, N).
+        masking_times: int64 (B, N), the step in 1 .. T at which each position becomes [mask].
+        alpha: float (T + 1,), the chance that a token is still clean at t = 0 .. T, falling from 1 to 0.
+        mask_token: the id that stands for [mask].
+
+    Returns:
+        Nats (B,).
+
+    Raises:
+        ValueError: if `alpha` does not fall from 1 to 0, or a masking time is outside 1 .. T.
+    """
+    T = len(alpha) - 1
+    if T < 1 or alpha[0] != 1 or alpha[-1] != 0 or (alpha.diff() > 0).any():
+        raise ValueError(f"alpha={alpha.tolist()} must fall from 1 (all clean) to 0 (all masked), in T >= 1 steps")
+    if masking_times.min() < 1 or masking_times.max() > T:
+        raise ValueError(
+            f"masking_times run from {masking_times.min()} to {masking_times.max()}; alpha has steps 1 to {T}"
+        )
+    total = torch.zeros(len(tokens), device=tokens.device, dtype=alpha.dtype)
+    for t in range(1, T + 1):
+        if alpha[t] == alpha[t - 1]:
+            continue  # nothing is masked at this step, so nothing is paid
+        is_masked = masking_times <= t
+        logits = denoiser(tokens.masked_fill(is_masked, mask_token))
+        log_p = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        masked_now = (alpha[t - 1] - alpha[t]) / (1 - alpha[t])  # P(tau = t | tau <= t)
+        total -= masked_now * (log_p * is_masked).sum(-1)
+    return total
+
+
+def _reduce(losses: Tensor, reduction: Reduction) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "token_mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    raise ValueError(f"reduction={reduction!r} is unknown; choose 'none', 'token_mean' or 'sum'")

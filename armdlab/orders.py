@@ -1,0 +1,354 @@
+"""Which position is generated when, and together with which others? (ARMD, sections 3 and 3.1)
+
+Everything else in the lab takes its answer from here: masks say who may see whom *under an order*, the model
+scores a text *under an order*, the decoder walks *along an order*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationOrder:
+    """A permutation of the text, cut into blocks: pi and B(n) of the paper.
+
+    A *rank* counts tokens as they are made, a *position* counts them as they are read. Tokens of equal block are
+    made together, so they cannot see one another. An order is a value: it is validated when built and never changes.
+
+    Args:
+        positions: int64 (N,), or (B, N) where the rows of a batch differ; the text position (0-based) generated at
+            each rank.
+        blocks: int64 (N,), or (B, N) where the rows are cut differently; the block of each rank: non-decreasing,
+            from 0, without gaps.
+
+    Raises:
+        ValueError: if a row of `positions` is no permutation of 0 .. N-1, or a row of `blocks` decreases, skips a
+            number or does not start from 0.
+
+    >>> order = GenerationOrder(positions=[2, 0, 1], blocks=[0, 1, 1])
+    >>> order.n_blocks, order.is_sequential
+    (2, False)
+    """
+
+    positions: Tensor
+    blocks: Tensor
+
+    def __post_init__(self) -> None:
+        """Turn sequences into tensors and refuse what is no order."""
+        positions, blocks = _as_int64("positions", self.positions), _as_int64("blocks", self.blocks)
+        if positions.shape[-1] != blocks.shape[-1] or (blocks.dim() == 2 and blocks.shape != positions.shape):
+            raise ValueError(
+                f"positions has shape {tuple(positions.shape)} and blocks has shape {tuple(blocks.shape)}; "
+                "blocks must be (N,), or have exactly the shape of positions"
+            )
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "blocks", blocks.to(positions.device))
+        self._check_permutation()
+        self._check_blocks()
+
+    # ------------------------------------------------------------------------------------------ constructors
+
+    @classmethod
+    def left_to_right(cls, length: int) -> GenerationOrder:
+        """The order of reading, one token at a time: what an autoregressive model does.
+
+        >>> GenerationOrder.left_to_right(4).positions.tolist()
+        [0, 1, 2, 3]
+        """
+        ranks = torch.arange(_at_least_one("length", length))
+        return cls(ranks, ranks)
+
+    @classmethod
+    def random(
+        cls, length: int, *, batch_size: int | None = None, generator: torch.Generator | None = None
+    ) -> GenerationOrder:
+        """Any of the N! permutations with equal chance, one token at a time.
+
+        Args:
+            length: number of text positions N.
+            batch_size: number of independent rows B; None for one order without a batch axis.
+            generator: source of chance, on the CPU; None for torch's global one.
+        """
+        return cls.shuffled(length, length, batch_size=batch_size, generator=generator)
+
+    @classmethod
+    def shuffled(
+        cls,
+        length: int,
+        count: int,
+        *,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> GenerationOrder:
+        """Left to right, but `count` positions drawn at random exchange their places (ARMD, section 3.2).
+
+        Args:
+            length: number of text positions N.
+            count: number of positions that exchange places among themselves, 0 to N (rho at the end of the curriculum).
+            batch_size: number of independent rows B; None for one order without a batch axis.
+            generator: source of chance, on the CPU; None for torch's global one.
+
+        Raises:
+            ValueError: if `count` is below 0 or above `length`.
+        """
+        if not 0 <= count <= _at_least_one("length", length):
+            raise ValueError(f"count={count} positions cannot be shuffled; choose 0 to length={length}")
+        rows = _at_least_one("batch_size", 1 if batch_size is None else batch_size)
+        # float64 keys: in float32 two keys of a long row collide often enough to favour low positions
+        chosen = torch.rand(rows, length, dtype=torch.float64, generator=generator).argsort(-1)[:, :count]
+        positions = torch.arange(length).repeat(rows, 1)
+        positions.scatter_(1, chosen.sort(-1).values, chosen)  # the same places, in a random order
+        return cls(positions[0] if batch_size is None else positions, torch.arange(length))
+
+    @classmethod
+    def strided(cls, length: int, streams: int) -> GenerationOrder:
+        """Interleave `streams` equal streams; heads come first, one at a time (ARMD, section 3.1).
+
+        Args:
+            length: number of text positions N.
+            streams: number of parallel streams S; must divide `length`.
+
+        Returns:
+            Order with S + N/S - 1 blocks.
+
+        Raises:
+            ValueError: if `streams` does not divide `length`; the message names divisors nearby.
+
+        >>> order = GenerationOrder.strided(8, 2)
+        >>> order.positions.tolist()  # the paper's [1, 5, 2, 6, 3, 7, 4, 8], counted from 0
+        [0, 4, 1, 5, 2, 6, 3, 7]
+        >>> order.blocks.tolist()
+        [0, 1, 2, 2, 3, 3, 4, 4]
+        """
+        _at_least_one("streams", streams)
+        if _at_least_one("length", length) % streams:
+            divisors = [s for s in range(1, length + 1) if length % s == 0]
+            nearest = sorted(sorted(divisors, key=lambda s: abs(s - streams))[:2])
+            raise ValueError(
+                f"streams={streams} does not divide length={length}; try {' or '.join(map(str, nearest))}"
+            )
+        return cls(*_interleave(torch.arange(length), streams))
+
+    @classmethod
+    def from_masking_times(cls, masking_times: Tensor | Sequence[int]) -> GenerationOrder:
+        """Read a masking process backwards: what was masked last is generated first (ARMD, section 3).
+
+        Args:
+            masking_times: int64 (N,) or (B, N); the step tau(j) in 1 .. T at which position j becomes [mask].
+
+        Returns:
+            Order in which equal times share a block; inside a block positions stand in text order. For (B, N) the
+            blocks are (B, N) too.
+
+        >>> order = GenerationOrder.from_masking_times([2, 3, 1, 3])
+        >>> order.positions.tolist(), order.blocks.tolist()
+        ([1, 3, 0, 2], [0, 0, 1, 2])
+        """
+        times, positions = _as_int64("masking_times", masking_times).sort(
+            dim=-1, descending=True, stable=True
+        )
+        is_new_block = (times.diff(dim=-1) != 0).long()
+        return cls(positions, torch.cat([torch.zeros_like(times[..., :1]), is_new_block.cumsum(-1)], -1))
+
+    @classmethod
+    def blockwise(cls, length: int, size: int) -> GenerationOrder:
+        """Left-to-right blocks of `size` tokens made together, as in block diffusion; the last may be shorter.
+
+        >>> GenerationOrder.blockwise(5, 2).blocks.tolist()
+        [0, 0, 1, 1, 2]
+        """
+        ranks = torch.arange(_at_least_one("length", length))
+        return cls(ranks, ranks // _at_least_one("size", size))
+
+    @classmethod
+    def infilling(cls, known: Tensor | Sequence[bool], streams: int = 1) -> GenerationOrder:
+        """What is given comes first, left to right; the gaps follow, in `streams` strided streams.
+
+        Args:
+            known: bool (N,) or (B, N); True where the token is given. A prompt is the case in which a prefix is known.
+            streams: number of parallel streams S over the unknown positions. S need not divide their number: the
+                first streams are then one token longer.
+
+        Returns:
+            Order with one block for each known position (they cost no decoding step: one pass reads them all).
+
+        Raises:
+            ValueError: if `streams` exceeds the number of unknown positions of a row.
+
+        >>> order = GenerationOrder.infilling([True, False, False, True, False, False], streams=2)
+        >>> order.positions.tolist(), order.blocks.tolist()
+        ([0, 3, 1, 4, 2, 5], [0, 1, 2, 3, 4, 4])
+        """
+        known = torch.as_tensor(known)
+        if known.dtype != torch.bool or known.dim() not in (1, 2) or known.shape[-1] == 0:
+            raise ValueError(
+                f"known is {known.dtype} of shape {tuple(known.shape)}; give booleans of shape (N,) or (B, N)"
+            )
+        if known.dim() == 2:
+            return cls.stack([cls.infilling(row, streams) for row in known])
+        given, unknown = known.nonzero().squeeze(-1), (~known).nonzero().squeeze(-1)
+        positions, blocks = _interleave(unknown, _at_least_one("streams", streams))
+        ranks = torch.arange(len(given), device=given.device)
+        return cls(torch.cat([given, positions]), torch.cat([ranks, blocks + len(given)]))
+
+    @classmethod
+    def stack(cls, orders: Sequence[GenerationOrder]) -> GenerationOrder:
+        """Give every row of a batch an order of its own.
+
+        Args:
+            orders: B orders of equal length, each without a batch axis.
+
+        Returns:
+            Order with `positions` (B, N), and with `blocks` (N,) where all rows are cut alike, else (B, N).
+
+        Raises:
+            ValueError: if there is none, their lengths differ, or one has a batch axis.
+        """
+        if not orders or len({order.length for order in orders}) > 1 or any(o.is_batched for o in orders):
+            shapes = [tuple(order.positions.shape) for order in orders]
+            raise ValueError(f"orders have shapes {shapes}; give at least one, all of the same shape (N,)")
+        positions, blocks = (torch.stack([getattr(o, name) for o in orders]) for name in ("positions", "blocks"))
+        return cls(positions, blocks[0] if (blocks == blocks[0]).all() else blocks)
+
+    # ---------------------------------------------------------------------------------------------- readings
+
+    @property
+    def length(self) -> int:
+        """Number of text positions N."""
+        return self.positions.shape[-1]
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the rows of a batch have orders of their own: `positions` is (B, N)."""
+        return self.positions.dim() == 2
+
+    @cached_property
+    def n_blocks(self) -> int:
+        """Number of blocks (the largest of the batch): the steps that sequential decoding of blocks takes."""
+        return int(self.blocks.max()) + 1
+
+    @cached_property
+    def is_sequential(self) -> bool:
+        """Whether every block is one token, so that every mask is the plain triangle in generation order."""
+        return bool((self.blocks[..., -1] == self.length - 1).all())
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The inverse permutation, int64 like `positions`: the rank at which each text position is generated."""
+        return self.positions.argsort(-1)
+
+    @cached_property
+    def blocks_in_text_order(self) -> Tensor:
+        """int64 like `positions`: the block of each text position."""
+        blocks = self.blocks.expand_as(self.positions)
+        return blocks.gather(-1, self.ranks)
+
+    def steps(self) -> Iterator[Tensor]:
+        """Yield, block after block, the int64 text positions (n,) that are generated together.
+
+        Raises:
+            ValueError: if the order has a batch axis.
+
+        >>> [step.tolist() for step in GenerationOrder.strided(6, 3).steps()]
+        [[0], [2], [4], [1, 3, 5]]
+        """
+        if self.is_batched:
+            raise ValueError(f"positions has shape {tuple(self.positions.shape)}; steps() reads one row, (N,)")
+        yield from self.positions.split(torch.bincount(self.blocks).tolist())
+
+    def to_generation_order(self, values: Tensor) -> Tensor:
+        """Reorder (B, N, ...) from text order into generation order: x = pi(z)."""
+        return _take(values, self.positions)
+
+    def to_text_order(self, values: Tensor) -> Tensor:
+        """Reorder (B, N, ...) from generation order into text order: the inverse of `to_generation_order`."""
+        return _take(values, self.ranks)
+
+    def to(self, device: torch.device | str) -> GenerationOrder:
+        """The same order on another device; itself if it is already there."""
+        if self.positions.device == torch.device(device):
+            return self
+        moved = object.__new__(GenerationOrder)  # already validated: asking the device again would stall it
+        for name, value in vars(self).items():
+            moved.__dict__[name] = value.to(device) if isinstance(value, Tensor) else value
+        return moved
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GenerationOrder):
+            return NotImplemented
+        return torch.equal(self.positions, other.positions) and torch.equal(self.blocks, other.blocks)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        rows = f"{len(self.positions)} rows of " if self.is_batched else ""
+        return f"GenerationOrder({rows}length={self.length}, n_blocks={self.n_blocks})"
+
+    # -------------------------------------------------------------------------------------------- validation
+
+    def _check_permutation(self) -> None:
+        expected = torch.arange(self.length, device=self.positions.device)
+        wrong = (self.positions.sort(-1).values != expected).reshape(-1, self.length).any(-1)
+        if wrong.any():
+            row = self.positions.reshape(-1, self.length)[wrong][0].tolist()
+            missing = sorted(set(range(self.length)) - set(row))
+            raise ValueError(
+                f"positions={_shorten(row)} is no permutation of 0 .. {self.length - 1}: "
+                f"{_shorten(missing)} missing; name every position once"
+            )
+
+    def _check_blocks(self) -> None:
+        blocks = self.blocks.reshape(-1, self.length)
+        steps = blocks.diff(dim=-1)
+        wrong = (blocks[:, 0] != 0) | ((steps != 0) & (steps != 1)).any(-1)
+        if wrong.any():
+            row = blocks[wrong][0].tolist()
+            raise ValueError(
+                f"blocks={_shorten(row)} must start from 0 and, from each rank to the next, stay or grow by 1; "
+                "renumber the blocks without gaps"
+            )
+
+
+def _interleave(members: Tensor, streams: int) -> tuple[Tensor, Tensor]:
+    """Cut int64 (U,) positions into streams and interleave them: (positions, blocks), heads one by one."""
+    if streams > max(len(members), 1):
+        raise ValueError(f"streams={streams} is more than the {len(members)} positions to generate; use fewer")
+    lanes = members.tensor_split(streams)  # the first U mod S lanes are one longer
+    depths = torch.cat([torch.arange(len(lane), device=members.device) for lane in lanes])
+    lane_of = torch.cat([torch.full_like(lane, s) for s, lane in enumerate(lanes)])
+    by_depth = depths.argsort(stable=True)  # all heads, then all second tokens, ...
+    depths, lane_of = depths[by_depth], lane_of[by_depth]
+    return members[by_depth], torch.where(depths == 0, lane_of, depths + streams - 1)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Gather (B, N, ...) along N by int64 (N,) or (B, N)."""
+    if index.dim() == 1:
+        return values[:, index]
+    rows = torch.arange(len(values), device=values.device).unsqueeze(-1)
+    return values[rows, index]
+
+
+def _as_int64(name: str, values: Tensor | Sequence[int]) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} holds {tensor.dtype}; give integers")
+    if tensor.dim() not in (1, 2) or tensor.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give at least one token, as (N,) or (B, N)")
+    return tensor.long()
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+    return value
+
+
+def _shorten(values: list[int], most: int = 12) -> str:
+    return str(values) if len(values) <= most else f"{str(values[:most])[:-1]}, ...]"

@@ -1,0 +1,94 @@
+"""How does text become numbers, and come back without a loss? (byte-level BPE, by `tokenizers`)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from armdlab.checkpoints import written_whole
+
+FILE = "tokenizer.json"
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer:
+    """Byte-level BPE: any text can be encoded, and decoding gives it back, byte for byte.
+
+    Args:
+        backend: a tokenizer of the library `tokenizers` that knows `END_OF_TEXT`.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        self.backend.encode_special_tokens = True  # "<|endoftext|>" in a user's text is text
+        self.end_of_text: int = backend.token_to_id(END_OF_TEXT)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
+        """Learn merges from texts.
+
+        Args:
+            texts: documents.
+            vocab_size: number of ids V wanted, at least 257 (every byte and the end of a text); a small corpus may
+                hold fewer merges.
+
+        Raises:
+            ValueError: if `vocab_size` cannot hold every byte.
+        """
+        if vocab_size < 257:
+            raise ValueError(f"vocab_size={vocab_size} cannot hold the 256 bytes and {END_OF_TEXT}; give 257 or more")
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """Read the tokenizer that was saved in a folder.
+
+        Raises:
+            FileNotFoundError: if the folder holds none.
+            ValueError: if the file is torn or no tokenizer of this lab.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {FILE}; give a folder that `armdlab train --out` wrote")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001  the library raises bare Exception
+            raise ValueError(f"{path} is no whole tokenizer ({error}); restore it, or train again") from None
+        if backend.token_to_id(END_OF_TEXT) is None:
+            raise ValueError(f"{path} has no token {END_OF_TEXT}; give the tokenizer that was saved beside the model")
+        return cls(backend)
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json into a folder, whole or not at all."""
+        with written_whole(Path(folder) / FILE) as path:
+            path.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids V."""
+        return self.backend.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts to ids, on all cores."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids to text; the end of a text shows as itself, bytes that are no whole character as U+FFFD."""
+        return self.backend.decode(list(ids), skip_special_tokens=False)
