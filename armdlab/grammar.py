@@ -28,7 +28,7 @@ _DRAW = re.compile(r"([a-z]\w*) +from +([\w-]+)(?:\.(\w+))?((?: *, *not +[a-z]\w
 _SUM = re.compile(r"([a-z]\w*) +is +([a-z]\w*)((?: *[+-] *[a-z]\w*)+)$")
 _COLUMN = re.compile(r"([a-z]\w*)(?: *\((\w+)\)| *-> *([\w-]+))?$")
 _FACT = re.compile(r"([a-z]\w*)\.([a-z]\w*) *= *([a-z]\w*)$")
-_SLOT = re.compile(r"(?:([Aa]) +)?([A-Za-z]\w*)(?:\.([A-Za-z]\w*))?(?:\.([A-Za-z]\w*))?$")
+_SLOT = re.compile(r"(?:([Aa])n? +)?([A-Za-z]\w*)(?:\.([A-Za-z]\w*))?(?:\.([A-Za-z]\w*))?$")
 _SOUNDS_LIKE_A = re.compile(r"(?:uni|use|usu|eu|one|once)", re.IGNORECASE)
 _SOUNDS_LIKE_AN = re.compile(r"(?:[aeiou]|hour|honest|heir)", re.IGNORECASE)
 
@@ -731,7 +731,7 @@ class _Teller:
             at.refuse(f"{{{source}}} is not a slot; write {{hero}}, {{hero.he}}, {{a kite}} or {{kite.owner = hero}}")
         article, *parts = found.groups()
         names = [part for part in parts if part]
-        capital = article == "A" or (not article and names[-1][0].isupper())
+        capital = article == "A" or (not article and any(name[0].isupper() for name in names))
         names = [part[0].lower() + part[1:] for part in names]
         variable, label = names[0], None
         words = self._variable(variable, at)

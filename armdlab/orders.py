@@ -274,7 +274,10 @@ class GenerationOrder:
         """The same order on another device; itself if it is already there."""
         if self.positions.device == torch.device(device):
             return self
-        moved = object.__new__(GenerationOrder)  # already validated: asking the device again would stall it
+        # Asking an accelerator for a value stalls it: whatever the host needs to know goes along, and nothing is
+        # validated twice.
+        _ = self.n_blocks, self.is_sequential
+        moved = object.__new__(GenerationOrder)
         for name, value in vars(self).items():
             moved.__dict__[name] = value.to(device) if isinstance(value, Tensor) else value
         return moved

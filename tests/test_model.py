@@ -1,0 +1,309 @@
+"""Laws of the network: strictly causal, equivariant, normalised, and the same in every form of its equations."""
+
+import itertools
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import orders, random_tokens, tiny
+
+from armdlab import ARMD, AR, ARMDConfig, GenerationOrder
+from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
+from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks, strictly_causal_mask
+from armdlab.model import KVCache, sinusoids
+from armdlab.objectives import nll
+
+N, B = 8, 2
+
+
+@torch.no_grad()
+def leak_by_value(model, order):
+    """Largest change of a logit that strict causality forbids, over perturbations of every token."""
+    tokens = random_tokens(model, B, order.length)
+    blocks = order.blocks_in_text_order.expand(B, -1)
+    before, worst = model(tokens, order), 0.0
+    for p in range(order.length):
+        perturbed = tokens.clone()
+        perturbed[:, p] = (perturbed[:, p] + 1) % model.config.vocab_size
+        change = (model(perturbed, order) - before).abs().amax(-1)
+        worst = max(worst, float(change[blocks <= blocks[:, p : p + 1]].max()))
+    return worst
+
+
+def leak_by_gradient(model, order):
+    """Largest gradient that flows to a token from a logit of its own or an earlier block."""
+    tokens = random_tokens(model, 1, order.length)
+    order = GenerationOrder(order.positions.reshape(-1, order.length)[0], order.blocks.reshape(-1, order.length)[0])
+    embedded = {}
+    hook = model.embedding.register_forward_hook(lambda _m, _i, out: embedded.setdefault("rows", out.requires_grad_()))
+    logits = model(tokens, order)
+    hook.remove()
+    ranked, worst = order.to_generation_order(logits), 0.0
+    for n in range(order.length):
+        (gradient,) = torch.autograd.grad(ranked[0, n].square().sum(), embedded["rows"], retain_graph=True)
+        hidden_from_n = (order.blocks >= order.blocks[n])[: gradient.shape[1]]  # rows of the embedding are ranks
+        worst = max([worst, *gradient[0, hidden_from_n].abs().flatten().tolist()])
+    return worst
+
+
+@given(orders(length=N, batch_size=B), st.integers(1, 3))
+@settings(max_examples=60)
+def test_changing_a_token_leaves_every_logit_of_its_own_and_earlier_blocks_bit_identical(order, n_two_stream):
+    assert leak_by_value(tiny(ARMD, n_two_stream=n_two_stream), order) == 0.0
+
+
+@given(orders(length=N))
+@settings(max_examples=20)
+def test_no_gradient_flows_from_a_logit_to_tokens_of_its_own_or_later_blocks(order):
+    assert leak_by_gradient(tiny(ARMD), order) == 0.0
+
+
+@pytest.mark.parametrize("leaky", [LeakyQuery, LeakyMask])
+@pytest.mark.parametrize(
+    "order",
+    [
+        GenerationOrder.left_to_right(N),
+        GenerationOrder.random(N, generator=torch.Generator().manual_seed(3)),
+        GenerationOrder.strided(N, 2),
+        GenerationOrder.blockwise(N, 3),
+    ],
+    ids=repr,
+)
+def test_the_laws_of_causality_catch_both_planted_leaks(leaky, order):
+    assert leak_by_value(tiny(leaky), order) > 1e-3
+    assert leak_by_gradient(tiny(leaky), order) > 1e-6
+
+
+@given(orders(length=N, batch_size=B))
+def test_every_token_of_an_earlier_block_matters(order):
+    """The mirror of causality: a mask that hid too much would pass every law of leaks."""
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), B, N)
+    blocks = order.blocks_in_text_order.expand(B, -1)
+    before = model(tokens, order)
+    for p in range(N):
+        perturbed = tokens.clone()
+        perturbed[:, p] = (perturbed[:, p] + 1) % model.config.vocab_size
+        change = (model(perturbed, order) - before).abs().amax(-1)
+        assert (change[blocks > blocks[:, p : p + 1]] > 0).all()
+
+
+@given(orders(length=N, batch_size=B), st.integers(0, 2**31))
+def test_logits_do_not_depend_on_the_storage_order_inside_a_block(order, seed):
+    """The first block is the evidence set where everything else follows it: its order does not matter either."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(order.positions.shape, generator=generator)
+    stored = (order.blocks + 0.9 * noise).argsort(-1)  # shuffles ranks inside their blocks only
+    other = GenerationOrder(order.positions.gather(-1, stored), order.blocks)
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), B, N)
+    torch.testing.assert_close(model(tokens, other), model(tokens, order), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        GenerationOrder.left_to_right(4),
+        GenerationOrder([2, 0, 3, 1], [0, 1, 2, 3]),
+        GenerationOrder.strided(4, 2),
+        GenerationOrder.blockwise(4, 3),
+        GenerationOrder([0, 1, 2, 3], [0, 0, 0, 0]),
+        GenerationOrder.from_masking_times([1, 3, 1, 2]),
+        GenerationOrder.infilling([False, True, False, False], 2),
+    ],
+    ids=repr,
+)
+@torch.no_grad()
+def test_probabilities_of_all_texts_of_a_small_world_sum_to_one(order):
+    model = tiny(ARMD, vocab_size=3)
+    world = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    total = nll(model, world, order, "none").double().sum(-1).neg().exp().sum()
+    assert abs(float(total) - 1.0) < 1e-6
+
+
+def test_prefix_aggregation_is_equation_6_written_out():
+    model = tiny(ARMD)
+    order = GenerationOrder.strided(N, 2)
+    made = order.to_generation_order(random_tokens(model, 1, N))
+    x, x_at = model.embed(made[:, :-1], order.positions[:-1], with_bos=True)
+    g, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order), None)
+    is_seen = strictly_causal_mask(order)
+    for n in range(N):
+        expected = (model.position[order.positions[n] + 1] @ model.position[0]) * model.bos
+        for i in range(N):
+            if is_seen[n, i]:
+                weight = model.position[order.positions[n] + 1] @ model.position[order.positions[i] + 1]
+                expected = expected + weight * model.embedding.weight[made[0, i]]
+        torch.testing.assert_close(g[0, n], model.prefix_norm(expected), atol=1e-5, rtol=1e-5)
+
+
+@given(orders(length=N))
+def test_matrix_and_recurrent_prefix_aggregation_agree(order):
+    """The recurrent form reads one block at a time and keeps only the state."""
+    model = tiny(ARMD)
+    made = order.to_generation_order(random_tokens(model, B, N))
+    x, x_at = model.embed(made[:, :-1], order.positions[:-1], with_bos=True)
+    at_once, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order), None)
+    cache = KVCache(model.config, B, N, torch.device("cpu"), torch.float32)
+    fed = 0
+    for start, stop in itertools.pairwise([*(order.blocks.diff(prepend=torch.tensor([-1])).nonzero().flatten()), N]):
+        new = slice(fed, start + 1)  # BOS and the ranks of earlier blocks
+        in_turn, _ = model.first_targets(x[:, new], x_at[new], order.positions[start:stop] + 1, ALL_VISIBLE, cache)
+        fed = start + 1
+        torch.testing.assert_close(in_turn, at_once[:, start:stop], atol=1e-5, rtol=1e-5)
+    assert cache.prefix.shape == (B, model.config.d_position, model.config.d_model)
+
+
+def test_position_kernel_starts_local():
+    pe = sinusoids(64, 64, 10.0)
+    kernel = pe @ pe.T
+    torch.testing.assert_close(kernel.diagonal(), torch.ones(64))
+    assert kernel[32, 33] > 0.8
+    assert kernel[32, 42:].abs().max() < 0.35
+    far = sinusoids(64, 64, 10_000.0) @ sinusoids(64, 64, 10_000.0).T
+    assert far[32, 42:].min() > 0.45  # the usual base does not fall off at all
+
+
+def test_both_streams_share_keys_and_values_so_targets_of_one_pass_equal_targets_of_two():
+    """G^l reads X^l: a model of one two-stream layer must see X^0 only, whatever the order of evidence."""
+    model = tiny(ARMD, n_layer=1)
+    tokens = random_tokens(model, B, N)
+    known = torch.arange(N) < 5
+    one_by_one = GenerationOrder.infilling(known)
+    at_once = GenerationOrder(one_by_one.positions, [0, 0, 0, 0, 0, 1, 2, 3])
+    torch.testing.assert_close(model(tokens, one_by_one)[:, 5:], model(tokens, at_once)[:, 5:], atol=2e-5, rtol=1e-5)
+
+
+def test_last_two_stream_layer_computes_no_queries_for_x():
+    model, seen = tiny(ARMD, n_layer=4, n_two_stream=2), []
+    for layer in model.layers:
+        layer.query.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
+    model(random_tokens(model, B, N), GenerationOrder.left_to_right(N))
+    assert seen == [2 * N, N, N, N]
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=10)
+def test_shifted_query_collapses_into_an_autoregressive_transformer(seed):
+    shifted, ar = tiny(ShiftedQuery), tiny(AR)
+    ar.load_state_dict(shifted.state_dict(), strict=False)
+    tokens = random_tokens(shifted, B, N, seed)
+    torch.testing.assert_close(shifted(tokens), ar(tokens), atol=1e-4, rtol=1e-4)
+
+
+def test_shifted_query_is_not_equivariant_and_armd_is():
+    tokens = random_tokens(tiny(ARMD), B, N)
+    order = GenerationOrder.blockwise(N, 4)
+    other = GenerationOrder([1, 0, 3, 2, 5, 4, 7, 6], order.blocks)
+    difference = {cls: (tiny(cls)(tokens, other) - tiny(cls)(tokens, order)).abs().max() for cls in (ARMD, ShiftedQuery)}
+    assert difference[ARMD] < 1e-4
+    assert difference[ShiftedQuery] > 1e-1
+
+
+def test_ar_transformer_equals_a_plain_causal_loop():
+    """The slow reference: predict each token from a pass over the tokens before it and nothing else."""
+    model, tokens = tiny(AR), random_tokens(tiny(AR), B, N)
+    at_once = model(tokens)
+    for n in range(1, N + 1):
+        torch.testing.assert_close(model(tokens[:, :n])[:, -1], at_once[:, n - 1], atol=1e-5, rtol=1e-5)
+
+
+def test_armd_without_permutation_scores_prefixes_alike():
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), B, N)
+    at_once = model(tokens)
+    for n in range(1, N + 1):
+        torch.testing.assert_close(model(tokens[:, :n])[:, -1], at_once[:, n - 1], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_a_batch_are_scored_under_their_own_orders():
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), 3, N)
+    rows = [GenerationOrder.strided(N, 2), GenerationOrder.random(N), GenerationOrder.blockwise(N, 3)]
+    together = model(tokens, GenerationOrder.stack(rows))
+    for row, order in enumerate(rows):
+        alone = model(tokens[row : row + 1], order)
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_tied_head_is_the_embedding_and_baselines_are_of_equal_size():
+    config = ARMDConfig(1024, 256, n_layer=6, n_head=4, d_model=256, tie_weights=True)
+    model = ARMD(config)
+    assert model.head.weight is model.embedding.weight
+    assert abs(AR(config).n_parameters / model.n_parameters - 1) < 0.01
+
+
+def test_masks_of_the_fast_path_and_of_the_general_path_give_the_same_logits():
+    model, order = tiny(ARMD), GenerationOrder.random(N)
+    made = order.to_generation_order(random_tokens(model, B, N))
+    ranks = torch.arange(N)
+    explicit = Masks.between(torch.cat([torch.tensor([-1]), ranks[:-1]]), ranks)
+    fast, general = (
+        model.hidden(made[:, :-1], order.positions[:-1], order.positions, masks) for masks in (PLAIN_CAUSAL, explicit)
+    )
+    torch.testing.assert_close(fast, general, atol=1e-5, rtol=1e-5)
+
+
+def test_model_runs_on_another_device_with_the_order_left_on_the_cpu():
+    model = ARMD(ARMDConfig(7, N, n_layer=2, n_head=2, d_model=16)).to("meta")
+    for order in (GenerationOrder.strided(N, 2), GenerationOrder.random(N, batch_size=2)):
+        assert model(torch.zeros(2, N, dtype=torch.long, device="meta"), order).shape == (2, N, 7)
+
+
+def test_loss_of_an_untrained_model_is_near_that_of_chance():
+    model = ARMD(ARMDConfig(64, 32, n_layer=2, n_head=2, d_model=32))
+    loss = nll(model, random_tokens(model, 8, 32), GenerationOrder.strided(32, 4))
+    assert abs(float(loss.detach()) - math.log(64)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ({"n_layer": 0}, "n_layer=0 must be a whole number of at least 1"),
+        ({"n_two_stream": 0}, "n_two_stream=0 must be a whole number of at least 1"),
+        ({"n_two_stream": 7}, "n_two_stream=7 is more than n_layer=6; choose 1 to 6"),
+        ({"n_head": 3}, "n_head=3 does not cut d_model=256 into heads of even width; try d_model=258"),
+        ({"d_position": 7}, "d_position=7 must be even: sinusoids come as pairs of sin and cos"),
+        ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+        ({"position_base": 1.0}, "position_base=1.0 must be greater than 1"),
+    ],
+)
+def test_sizes_that_no_model_can_have_are_refused(sizes, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        ARMDConfig(100, 16, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "order", "sentence"),
+    [
+        (
+            torch.full((1, 4), 9),
+            None,
+            "tokens holds ids from 9 to 9; this model knows 0 to 6: encode the text with the tokenizer that was saved "
+            "beside the model",
+        ),
+        (
+            torch.zeros(1, 13, dtype=torch.long),
+            None,
+            "tokens is torch.int64 of shape (1, 13); give int64 (B, N) with N from 1 to max_length=12",
+        ),
+        (
+            torch.zeros(1, 4),
+            None,
+            "tokens is torch.float32 of shape (1, 4); give int64 (B, N) with N from 1 to max_length=12",
+        ),
+        (
+            torch.zeros(2, 4, dtype=torch.long),
+            GenerationOrder.left_to_right(5),
+            "order has positions (5,) but tokens are (2, 4); give one order for all rows, (N,), or one for each, (B, N)",
+        ),
+    ],
+)
+def test_tokens_and_orders_that_do_not_fit_are_refused(tokens, order, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        tiny(ARMD)(tokens, order)
+
+
+def test_ar_refuses_an_order_that_it_cannot_follow():
+    sentence = "order=GenerationOrder(length=8, n_blocks=5) is not left to right, the only one that AR can follow; use ARMD"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        tiny(AR)(random_tokens(tiny(AR), 1, N), GenerationOrder.strided(N, 2))
