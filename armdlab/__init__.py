@@ -1,9 +1,15 @@
 """armdlab: a lab to learn, see and use Auto-Regressive Masked Diffusion (arXiv 2601.16971)."""
 
+from importlib.metadata import version
+
+from armdlab import baselines, objectives
 from armdlab.baselines import AR
 from armdlab.decoding import DecodeStep, decode_steps, generate
 from armdlab.model import ARMD, ARMDConfig
 from armdlab.orders import GenerationOrder
+from armdlab.trained import Lab, load
+
+__version__ = version("armdlab")
 
 __all__ = [
     "AR",
@@ -11,6 +17,10 @@ __all__ = [
     "ARMDConfig",
     "DecodeStep",
     "GenerationOrder",
+    "Lab",
+    "baselines",
     "decode_steps",
     "generate",
+    "load",
+    "objectives",
 ]

@@ -9,14 +9,65 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import torch
 from datasets import Dataset, DatasetDict
+from torch import Tensor
+
+from armdlab.tokenization import Tokenizer
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
 # it can be held out whole.
 DOCUMENT_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus as a model sees it: one row of ids, an end-of-text id after each document.
+
+    Args:
+        ids: int64 (T,).
+        n_characters: how many characters the ids stand for, ends of texts not counted.
+    """
+
+    ids: Tensor
+    n_characters: int
+
+    @classmethod
+    def encode(cls, texts: Iterable[str], tokenizer: Tokenizer, *, at_most: int | None = None) -> Text:
+        """Encode documents and join them.
+
+        Args:
+            texts: documents.
+            tokenizer: what encodes them.
+            at_most: stop after the first document that brings the tokens to this number; None takes all.
+        """
+        ids: list[int] = []
+        n_characters = 0
+        for batch in _batches(texts, 256):
+            for document, encoded in zip(batch, tokenizer.encode_all(batch), strict=True):
+                ids += [*encoded, tokenizer.end_of_text]
+                n_characters += len(document)
+                if at_most is not None and len(ids) >= at_most:
+                    return cls(torch.tensor(ids), n_characters)
+        return cls(torch.tensor(ids, dtype=torch.int64), n_characters)
+
+    def windows(self, length: int, count: int, generator: torch.Generator) -> Tensor:
+        """Draw int64 (count, length) stretches that start anywhere.
+
+        Raises:
+            ValueError: if the text is shorter than one stretch.
+        """
+        if len(self.ids) < length:
+            raise ValueError(
+                f"the training text has {len(self.ids)} tokens, fewer than one row of length={length}; "
+                "give more text, or shorter rows"
+            )
+        starts = torch.randint(len(self.ids) - length + 1, (count, 1), generator=generator)
+        return self.ids[starts + torch.arange(length)]
 
 
 def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
@@ -181,6 +232,12 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     if "validation" in loaded:
         return DatasetDict({part: loaded[part].select_columns("text") for part in ("train", "validation")})
     return _split(loaded["train"]["text"], validation, seed, name)
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def _first_line(error: BaseException) -> str:

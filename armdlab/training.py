@@ -7,6 +7,7 @@ that a run has to remember: resumed training equals uninterrupted training.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,46 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armdlab.checkpoints import read_json, write_json, written_whole
+from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
-from armdlab.tokenization import Tokenizer
 
 STATE, PLAN = "training_state.safetensors", "training.json"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A corpus as a model sees it: one row of ids, an end-of-text id after each document.
-
-    Args:
-        ids: int64 (T,).
-        n_characters: how many characters the ids stand for, ends of texts not counted.
-    """
-
-    ids: Tensor
-    n_characters: int
-
-    @classmethod
-    def encode(cls, texts: list[str], tokenizer: Tokenizer) -> Text:
-        """Encode documents and join them."""
-        ids = [i for document in tokenizer.encode_all(texts) for i in (*document, tokenizer.end_of_text)]
-        return cls(torch.tensor(ids, dtype=torch.int64), sum(map(len, texts)))
-
-    def windows(self, length: int, count: int, generator: torch.Generator) -> Tensor:
-        """Draw int64 (count, length) stretches that start anywhere.
-
-        Raises:
-            ValueError: if the text is shorter than one stretch.
-        """
-        if len(self.ids) < length:
-            raise ValueError(
-                f"the training text has {len(self.ids)} tokens, fewer than one row of length={length}; "
-                "give more text, or shorter rows"
-            )
-        starts = torch.randint(len(self.ids) - length + 1, (count, 1), generator=generator)
-        return self.ids[starts + torch.arange(length)]
 
 
 @dataclass(frozen=True)
@@ -121,26 +89,6 @@ class TrainStep:
     loss: float
     tokens_per_second: float
     phase: str
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Exact negative log-likelihood of held-out text, read left to right, each token scored once in its row.
-
-    Args:
-        nats_per_token: mean over tokens, ends of texts included.
-        nats_per_character: the same total over characters, so that tokenizers can be compared.
-        n_tokens: how many tokens were scored.
-    """
-
-    nats_per_token: float
-    nats_per_character: float
-    n_tokens: int
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the nats per token."""
-        return math.exp(self.nats_per_token)
 
 
 class Training:
@@ -274,32 +222,25 @@ def load_plan(folder: str | Path) -> Plan:
     return Plan(curriculum=Curriculum(**{**curriculum, "streams": tuple(curriculum["streams"])}), **saved)
 
 
-@torch.no_grad()
-def validate(
-    model: Transformer, text: Text, length: int, *, batch_size: int = 16, order: GenerationOrder | None = None
-) -> Validation:
-    """Score held-out text: neighbouring rows of `length` tokens, the last one shorter, each token once.
+def seconds_per_step(model: Transformer, text: Text, plan: Plan, *, repeats: int = 3) -> float:
+    """Time forward and backward passes of a plan's batch, learning nothing: the median of `repeats`, after one more.
 
     Args:
-        model: what predicts; put into evaluation mode for the while.
-        text: what is held out.
-        length: tokens in a row, N.
-        batch_size: rows scored together.
-        order: for rows of `length` tokens; None for left to right. The shorter last row is read left to right.
-
-    Raises:
-        ValueError: if the text is empty.
+        model: what would learn; its weights and gradients are left as they are.
+        text: what it would learn from.
+        plan: batch size, row length and precision.
+        repeats: how many passes to time.
     """
-    if not len(text.ids):
-        raise ValueError("the validation text is empty; hold out a larger share, or give more text")
-    was_training, device = model.training, model.bos.device
-    model.eval()
-    n_whole = len(text.ids) // length
-    rows, rest = text.ids[: n_whole * length].view(n_whole, length), text.ids[n_whole * length :]
-    total = sum(
-        nll(model, batch.to(device), order, "sum").double().item() for batch in rows.split(batch_size) if len(batch)
-    )
-    if len(rest):
-        total += nll(model, rest.unsqueeze(0).to(device), None, "sum").double().item()
-    model.train(was_training)
-    return Validation(total / len(text.ids), total / text.n_characters, len(text.ids))
+    device, length = model.bos.device, plan.curriculum.length
+    tokens = text.windows(length, plan.batch_size, seeded(0)).to(device)
+    order = GenerationOrder.shuffled(length, min(2, length), batch_size=plan.batch_size, generator=seeded(0))
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
+            loss = nll(model, tokens, order)
+        torch.autograd.grad(loss, list(model.parameters()))
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])

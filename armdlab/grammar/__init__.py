@@ -1,0 +1,27 @@
+"""A grammar whose truth is known exactly: how its files are read, checked and measured.
+
+    values       what a grammar is; number of texts, entropy
+    prefix_code  can every text be read in one way only?
+    lexicon      headings and lists of the files
+    markup       rules and stories of the files
+    loading      a folder, read and checked
+    readings     which derivation has a text, and what contradicts itself in it?
+
+Nothing here knows of heroes and kites; `armdlab.tales` is the door to the tales of the lab.
+"""
+
+from armdlab.grammar.loading import read
+from armdlab.grammar.readings import Choice, Derivation, Mention, Reading, Violation, read_text
+from armdlab.grammar.values import Grammar, GrammarError
+
+__all__ = [
+    "Choice",
+    "Derivation",
+    "Grammar",
+    "GrammarError",
+    "Mention",
+    "Reading",
+    "Violation",
+    "read",
+    "read_text",
+]

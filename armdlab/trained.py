@@ -1,0 +1,87 @@
+"""What lies in a folder that training wrote, or that the lab ships, and how is it used?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from armdlab import baselines, model
+from armdlab.checkpoints import CONFIG, read_json
+from armdlab.decoding import generate
+from armdlab.model import Transformer
+from armdlab.tokenization import Tokenizer
+
+CARD = "card.json"
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A trained model with everything that it needs to read and write text.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: the one that it was trained with.
+        card: how it was made: command, corpus, seed, steps, seconds, versions, figures; empty if unknown.
+        folder: where it was loaded from.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    card: dict[str, Any] = field(repr=False)
+    folder: Path
+
+    def write(self, prompt: str = "", *, length: int | None = None, **how: Any) -> str:  # noqa: ANN401
+        """Continue a prompt.
+
+        Args:
+            prompt: what the text starts with.
+            length: tokens in all, prompt included; None for the longest text that the model can hold.
+            how: `streams`, `temperature` and their kin, as `generate` takes them.
+
+        Returns:
+            Prompt and continuation.
+        """
+        length = length or self.model.config.max_length
+        return self.tokenizer.decode(self.tokens(prompt, length=length, **how)[0].tolist())
+
+    def tokens(self, prompt: str | Sequence[int] = "", **how: Any) -> torch.Tensor:  # noqa: ANN401
+        """As `write`, in token ids: int64 (B, length)."""
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        return generate(self.model, prompt=ids or None, **how)
+
+
+def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:
+    """Load a trained model with its tokenizer and card.
+
+    Args:
+        name: a folder that `armdlab train --out` wrote, or the name of a model that the lab ships.
+        device: where to put the model.
+
+    Raises:
+        FileNotFoundError: if there is neither, or a file is missing in it.
+        ValueError: if a file is torn, or model and tokenizer do not belong together.
+    """
+    folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
+    if not folder.is_dir():
+        shipped = sorted(path.name for path in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+        raise FileNotFoundError(
+            f"{name} is no folder here and no model that the lab ships ({', '.join(shipped) or 'none yet'}); "
+            "train one by `armdlab train --out DIR`"
+        )
+    architecture = read_json(folder / CONFIG).get("architecture", "ARMD")
+    cls = getattr(model, architecture, None) or getattr(baselines, architecture, None)
+    if cls is None:
+        raise ValueError(f"{folder / CONFIG} describes {architecture}, which this version of armdlab does not know")
+    network, tokenizer = cls.from_pretrained(folder), Tokenizer.load(folder)
+    if tokenizer.vocab_size != network.config.vocab_size:
+        raise ValueError(
+            f"{folder} holds a tokenizer of {tokenizer.vocab_size} ids and a model of {network.config.vocab_size}; "
+            "restore the files that were saved together"
+        )
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    return Lab(network.to(device), tokenizer, card, folder)
