@@ -239,11 +239,12 @@ def write(
     if len(ids) >= longest:
         raise ValueError(f"the prompt has {len(ids)} tokens and the model can hold {longest}; shorten it")
     room = longest - len(ids)
-    n_new = room // streams * streams if tokens is None and streams > 0 else tokens
-    if n_new is None or not 1 <= n_new <= room:
+    lanes = max(1, streams)  # decode_steps refuses less
+    n_new = room // lanes * lanes if tokens is None else tokens
+    if not 1 <= n_new <= room:
         raise ValueError(f"tokens={n_new} must be from 1 to {room}, what the model can hold behind this prompt")
-    if n_new % max(streams, 1):
-        raise ValueError(f"streams={streams} does not divide tokens={n_new}; try --tokens {n_new - n_new % streams}")
+    if n_new % lanes:
+        raise ValueError(f"streams={streams} does not divide tokens={n_new}; try --tokens {n_new - n_new % lanes}")
     steps = decode_steps(
         lab.model,
         length=len(ids) + n_new,

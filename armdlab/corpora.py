@@ -174,9 +174,11 @@ def _check_is_text(path: Path) -> None:
     """Refuse bytes that are no UTF-8 text, saying where."""
     read, decode = 0, codecs.getincrementaldecoder("utf-8")().decode
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        chunk = b"-"
+        while chunk:
+            chunk = file.read(1 << 20)
             try:
-                text = decode(chunk)
+                text = decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path} is not UTF-8 ({error.reason} near byte {read + error.start}); save it as UTF-8"

@@ -129,10 +129,9 @@ class GenerationOrder:
         _at_least_one("streams", streams)
         if _at_least_one("length", length) % streams:
             divisors = [s for s in range(1, length + 1) if length % s == 0]
-            nearest = sorted(sorted(divisors, key=lambda s: abs(s - streams))[:2])
-            raise ValueError(
-                f"streams={streams} does not divide length={length}; try {' or '.join(map(str, nearest))}"
-            )
+            below, above = [s for s in divisors if s < streams], [s for s in divisors if s > streams]
+            nearest = " or ".join(map(str, below[-1:] + above[:1]))
+            raise ValueError(f"streams={streams} does not divide length={length}; try {nearest}")
         return cls(*_interleave(torch.arange(length), streams))
 
     @classmethod

@@ -14,6 +14,7 @@ left, where is everyone) is no choice but follows from earlier ones; a text that
 
 from __future__ import annotations
 
+import math
 import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,7 +110,7 @@ class TaleGrammar:
         """
         if self.count() > limit:
             raise ValueError(
-                f"limit={limit} is less than the {self.count():.3g} tales of this grammar; sample instead"
+                f"there are 10^{math.log10(self.count()):.1f} tales, more than limit={limit}; sample instead"
             )
         path: list[tuple[int, int]] = []  # (index, number of options) of each choice
         while True:
@@ -162,10 +163,10 @@ class TaleGrammar:
         source = self.grammar
         index = choose(len(source.plots), source.cumulative)
         plot = source.plots[index]
-        choices.append(g.Choice("plot", plot.name, source.shares[index] / sum(source.shares), index))
+        choices.append(g.Choice("plot", plot.name, source.probabilities[index], index))
         index = choose(len(plot.stories), plot.cumulative)
         story = plot.stories[index]
-        choices.append(g.Choice("story", story.name, plot.shares[index] / sum(plot.shares), index))
+        choices.append(g.Choice("story", story.name, plot.probabilities[index], index))
 
         values: dict[str, int] = {}
         for draw in story.draws:
@@ -213,7 +214,7 @@ def _state(seed: int) -> int:
 
 
 def tale_seed(seed: int, index: int) -> int:
-    """The seed of tale `index` in the corpus of `seed`: output `index` of a SplitMix64 that starts at mix(seed).
+    """The seed of one tale of a corpus: output number `index` of SplitMix64, started at mix(`seed`).
 
     It does not depend on how many tales are drawn, so any part of a corpus can be drawn by itself.
 

@@ -135,6 +135,8 @@ def test_orders_are_equal_by_value():
             lambda: GenerationOrder.strided(256, 3),
             "streams=3 does not divide length=256; try 2 or 4",
         ),
+        (lambda: GenerationOrder.strided(32, 5), "streams=5 does not divide length=32; try 4 or 8"),
+        (lambda: GenerationOrder.strided(4, 9), "streams=9 does not divide length=4; try 4"),
         (
             lambda: GenerationOrder([0, 2, 2], [0, 1, 2]),
             "positions=[0, 2, 2] is no permutation of 0 .. 2: [1] missing; name every position once",

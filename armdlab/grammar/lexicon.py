@@ -1,4 +1,4 @@
-"""Which words are there, and what can be written of them? (headings and lists of the grammar files)"""
+"""Which words are there, and how are they written? Headings and lists of the grammar files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from armdlab.grammar.prefix_code import END, TOKEN, chain, clash
 from armdlab.grammar.values import Where, WordList
 
-_SHARE = re.compile(r"\d+/\d+|\d*\.?\d+")  # 1/3 or 0.25
+_SHARE = re.compile(r"\d+/0*[1-9]\d*|\d*\.?\d+")  # 1/3 or 0.25
 _COLUMN = re.compile(r"([a-z]\w*)(?: *\((\w+)\)| *-> *([\w-]+))?$")  # "he (pronoun)", "colours -> colour"
 _SOUNDS_LIKE_A = re.compile(r"(?:uni|use|usu|eu|one|once)", re.IGNORECASE)
 _SOUNDS_LIKE_AN = re.compile(r"(?:[aeiou]|hour|honest|heir)", re.IGNORECASE)
@@ -32,7 +32,7 @@ class Section:
 
 def sections(folder: Path) -> Iterator[Section]:
     """Headings stand at the margin, what belongs to them is indented, # begins a remark."""
-    files = sorted(folder.glob("*.txt"))
+    files = sorted(folder.glob("*.txt"), key=lambda path: path.name)
     if not files:
         raise FileNotFoundError(f"no grammar at {folder}: it is a folder with .txt files, as data/tales is")
     for path in files:
@@ -64,6 +64,10 @@ def _heading(line: str, at: Where) -> Section:
     name, _, share = rest.strip().partition(" ")
     if not re.fullmatch(r"[a-z][\w-]*", name):
         at.refuse(f"{word} needs a name of small letters, as in `{word} kite`; this one is {name!r}")
+    if share and word in ("list", "rule"):
+        at.refuse(
+            f"{share.strip()!r} follows the name of a {word}; only plots and stories have a probability there"
+        )
     return Section(word, name, share.strip(), at, [])
 
 
@@ -76,7 +80,7 @@ def shares_of(written: Sequence[str], lines: Sequence[Where], at: Where, of: str
             line.refuse(
                 f"an option of {of} has no probability although others have; give it to all or to none"
             )
-        if not _SHARE.fullmatch(text) or text.endswith("/0") or Fraction(text) <= 0:
+        if not _SHARE.fullmatch(text) or Fraction(text) <= 0:
             line.refuse(f"{text!r} is not a probability; write 1/3 or 0.25, more than 0")
     parts = [Fraction(text) for text in written]
     if sum(parts) != 1:
@@ -132,7 +136,7 @@ class Lexicon:
         for cell, line in zip(table.cells[words.key], table.lines, strict=True):
             if cell in seen:
                 line.refuse(
-                    f"two derivations of one text: list {name} has {cell!r} here and on line {seen[cell].line}"
+                    f"two derivations of one text: list {name} has {cell!r} also on line {seen[cell].line}"
                 )
             seen[cell] = line
         self.lists[name] = words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from armdlab.grammar.lexicon import Lexicon, Section
 from armdlab.grammar.prefix_code import END, chain, first, refuse_clash
@@ -106,7 +107,7 @@ class StoryTeller:
             self._add_to_cast(at, line)
         items: list[Item] = []
         for at, line in self.text.lines:
-            compiled = self._items(cut(line, at), inside=False)
+            compiled = _joined(self._items(cut(line, at), inside=False), at)
             spaced = items and not all(isinstance(item, Fact) for item in compiled)
             items += [" ", *compiled] if spaced else compiled
         if not items:
@@ -116,7 +117,7 @@ class StoryTeller:
         for name, draw in self.draws.items():
             if name not in named:
                 draw.at.refuse(
-                    f"{name} is drawn, but not every path through the text names it, so it cannot be read back"
+                    f"{name} is drawn, but not every wording of the text names it, so it cannot be read back"
                 )
         count, entropy = measure_cast(list(self.draws.values()), list(self.sums.values()))
         ways, nats = measure_text(items)
@@ -224,7 +225,7 @@ class StoryTeller:
         found = _SLOT.match(source)
         if not found:
             at.refuse(
-                f"{{{source}}} is not a slot; write {{hero}}, {{hero.he}}, {{a kite}} or {{kite.owner = hero}}"
+                f"{{{source}}} is no slot; write {{hero}}, {{hero.he}}, {{a kite}} or {{kite.owner = hero}}"
             )
         article, *parts = found.groups()
         names = [part for part in parts if part]
@@ -269,7 +270,7 @@ def _joined(items: Iterable[Item], at: Where) -> list[Item]:
         else:
             merged.append(item)
     written = [item for item in merged if not isinstance(item, Fact)]
-    for left, right in zip(written, written[1:], strict=False):
+    for left, right in pairwise(written):
         if _touches(left, -1) and _touches(right, 0):
             name = getattr(left, "variable", None) or getattr(right, "variable", None) or "a choice"
             at.refuse(f"{name} is glued to a letter; put a space or a mark between them")

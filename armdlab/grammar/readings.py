@@ -66,7 +66,9 @@ class Violation:
     """One thing that is wrong with a text."""
 
     kind: str  # "grammar", or the kind of the broken agreement
-    words: tuple[str, ...]  # (settled, found), which disagree; or the one word where the text leaves the grammar
+    words: tuple[
+        str, ...
+    ]  # (settled, found), which disagree; or the one word where the text leaves the grammar
     distance: int | None  # in words, between the two mentions; None where there is only one
     sentence: str
     start: int  # first character of the offending words
@@ -150,14 +152,14 @@ def _match(
     for item in items:
         if type(item) is str:
             if not text.startswith(item, position):
-                shared = takewhile(lambda pair: pair[0] == pair[1], zip(item, text[position : position + len(item)]))
-                furthest.note(position + sum(1 for _ in shared), trail)
+                furthest.note(position + _shared(item, text[position : position + len(item)]), trail)
                 return None
             position += len(item)
         elif type(item) is Slot:
             found = item.match(text, position)
             if found is None:
-                furthest.note(position, trail)
+                nearest = max(_shared(form, text[position : position + len(form)]) for form in item.options)
+                furthest.note(position + nearest, trail)
                 return None
             trail = (trail, item, position, found.end())
             position = found.end()
@@ -167,13 +169,20 @@ def _match(
             token = TOKEN.match(text, position)
             for index in item.first.get(token.group() if token else "", ()):
                 done = _match(item.options[index], text, position, (trail, item, position, index), furthest)
-                if done and not _splits_a_word(text, done[0]):
+                if done and _splits_a_word(text, done[0]):
+                    furthest.note(done[0], trail)
+                elif done:
                     position, trail = done[0], (done[1], None, done[0], done[0])
                     break
             else:
                 furthest.note(position, trail)
                 return None
     return position, trail
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts have in common from the beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _judge(
@@ -198,7 +207,8 @@ def _judge(
         )
         if words != expected:
             side = f"{distance} words {'before' if settled.start < start else 'after'}"
-            sentence = f'"{words}" should be "{expected}": "{settled.words}" settled {slot.fact or slot.variable} {side}'
+            what = slot.fact or slot.variable
+            sentence = f'"{words}" should be "{expected}": "{settled.words}" settled {what} {side}'
             violations.append(Violation(slot.kind, (settled.words, words), distance, sentence, start, end))
     violations.sort(key=lambda violation: violation.start)
     if left_at is not None:
@@ -267,7 +277,9 @@ def _bind(story: Story, shown: list[_Shown]) -> tuple[dict[str, int], dict[str, 
     return values, named_at
 
 
-def _broken_draws(story: Story, values: dict[str, int], named_at: dict[str, _Shown], text: str) -> list[Violation]:
+def _broken_draws(
+    story: Story, values: dict[str, int], named_at: dict[str, _Shown], text: str
+) -> list[Violation]:
     """Members of the cast that could not be drawn: a friend who is the hero, a kite made of iron."""
     broken = []
     for draw in story.draws:

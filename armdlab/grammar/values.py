@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import accumulate
+from itertools import chain as joined
 from pathlib import Path
-from typing import NoReturn, Union
+from typing import NoReturn
 
 
 class GrammarError(ValueError):
@@ -133,21 +135,15 @@ class Fact:
     variable: str
 
 
-@dataclass(frozen=True, eq=False)
-class Fork:
-    """A choice between options, each a sequence of items, with integer shares."""
+class Weighted:
+    """Something that chooses among options by integer shares."""
 
-    name: str
-    at: Where
-    options: tuple[tuple[Item, ...], ...]
     shares: tuple[int, ...]
-    lines: tuple[Where, ...]
-    first: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # first token -> options to try
 
     @cached_property
     def cumulative(self) -> tuple[int, ...] | None:
-        """Running sums of the shares, or None where all are equal."""
-        return cumulative_shares(self.shares)
+        """Running sums of the shares, or None where all are equal, which is usual and faster to draw from."""
+        return None if len(set(self.shares)) == 1 else tuple(accumulate(self.shares))
 
     @cached_property
     def probabilities(self) -> tuple[float, ...]:
@@ -156,7 +152,19 @@ class Fork:
         return tuple(share / total for share in self.shares)
 
 
-Item = Union[str, Slot, Fact, Fork]
+@dataclass(frozen=True, eq=False)
+class Fork(Weighted):
+    """A choice between options, each a sequence of items, with integer shares."""
+
+    name: str
+    at: Where
+    options: tuple[tuple[Item, ...], ...]
+    shares: tuple[int, ...]
+    lines: tuple[Where, ...]
+    first: Mapping[str, tuple[int, ...]]  # first token -> options to try
+
+
+Item = str | Slot | Fact | Fork
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,21 +182,16 @@ class Story:
 
 
 @dataclass(frozen=True, eq=False)
-class Plot:
+class Plot(Weighted):
     """A choice between stories."""
 
     name: str
     stories: tuple[Story, ...]
     shares: tuple[int, ...]
 
-    @cached_property
-    def cumulative(self) -> tuple[int, ...] | None:
-        """Running sums of the shares, or None where all are equal."""
-        return cumulative_shares(self.shares)
-
 
 @dataclass(frozen=True, eq=False)
-class Grammar:
+class Grammar(Weighted):
     """A grammar that was read, and found to be a prefix code."""
 
     folder: Path
@@ -197,11 +200,6 @@ class Grammar:
     plots: tuple[Plot, ...]
     shares: tuple[int, ...]
     first: Mapping[str, tuple[tuple[int, int], ...]]  # first token -> (plot, story) to try
-
-    @cached_property
-    def cumulative(self) -> tuple[int, ...] | None:
-        """Running sums of the plots' shares, or None where all are equal."""
-        return cumulative_shares(self.shares)
 
     @cached_property
     def weighted_stories(self) -> tuple[tuple[Fraction, Story], ...]:
@@ -219,13 +217,6 @@ class Grammar:
     def entropy(self) -> float:
         """Entropy in nats: H(story) + sum over stories of p(story) H(tale | story)."""
         return math.fsum(float(p) * (story.entropy - math.log(p)) for p, story in self.weighted_stories)
-
-
-def cumulative_shares(shares: Sequence[int]) -> tuple[int, ...] | None:
-    """Running sums of shares, or None where all are equal, which is the usual and faster case."""
-    if len(set(shares)) == 1:
-        return None
-    return tuple(sum(shares[: i + 1]) for i in range(len(shares)))
 
 
 def measure_text(items: Iterable[Item]) -> tuple[int, float]:
@@ -296,5 +287,5 @@ def _connected(draws: list[Draw], sums: list[Sum]) -> list[list[Draw | Sum]]:
     for node in sorted([*draws, *sums], key=lambda node: node.at.line):
         touched = [group for group in groups if any(other.name in _parents(node) for other in group)]
         groups = [group for group in groups if group not in touched]
-        groups.append(sorted([*sum(touched, []), node], key=lambda node: node.at.line))
+        groups.append(sorted([*joined(*touched), node], key=lambda node: node.at.line))
     return groups

@@ -1,0 +1,180 @@
+"""Laws of checkpoints: what comes back is what went in, whole or not at all, and every fault has a name."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from strategies import random_tokens, tiny
+
+from armdlab import AR, ARMD, ARMDConfig, load
+from armdlab.checkpoints import written_whole
+from armdlab.tokenization import Tokenizer
+
+
+@pytest.mark.parametrize("cls", [ARMD, AR])
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, cls, tie_weights):
+    model = tiny(cls, tie_weights=tie_weights)
+    model.save_pretrained(tmp_path)
+    again = cls.from_pretrained(tmp_path)
+    tokens = random_tokens(model, 2, 8)
+    assert again.config == model.config
+    assert torch.equal(again(tokens), model(tokens))
+    assert not again.training
+    assert (again.head.weight is again.embedding.weight) == tie_weights
+
+
+def test_a_checkpoint_is_json_and_safetensors_and_no_pickle(tmp_path):
+    tiny(ARMD).save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "ARMD"
+
+
+def test_half_precision_on_disk_halves_the_file_and_loads_as_float32(tmp_path):
+    model = tiny(ARMD)
+    model.save_pretrained(tmp_path / "full")
+    model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = ARMD.from_pretrained(tmp_path / "half")
+    assert again.bos.dtype == torch.float32
+    assert torch.equal(again.bos, model.bos.half().float())
+
+
+def test_a_file_whose_writing_fails_leaves_the_old_one_untouched(tmp_path):
+    path = tmp_path / "value"
+    path.write_text("old")
+
+    def fail():
+        with written_whole(path) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_over_a_checkpoint_never_leaves_a_mixture_of_torn_files(tmp_path, monkeypatch):
+    model = tiny(ARMD)
+    model.save_pretrained(tmp_path)
+    before = load_file(tmp_path / "model.safetensors")
+
+    def full_disk(_state, path, **_):
+        Path(path).write_bytes(b"torn")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("armdlab.checkpoints.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        tiny(ARMD, seed=1).save_pretrained(tmp_path)
+    after = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def _drop(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _edit_config(**changes):
+    def edit(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "sentence"),
+    [
+        (_drop("model.safetensors"), FileNotFoundError, "{folder} holds no model.safetensors; give a folder that"),
+        (_drop("config.json"), FileNotFoundError, "{folder} holds no config.json; give a folder that"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 100),
+            ValueError,
+            "{folder}/model.safetensors is no whole safetensors file (",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            ValueError,
+            "{folder}/config.json is no JSON (",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text("[]"),
+            ValueError,
+            "{folder}/config.json holds a list, not an object; restore it, or train again",
+        ),
+        (
+            _edit_config(d_model=32),
+            ValueError,
+            "{folder}/model.safetensors does not fit its config.json: bos should be (32,), the file holds (16,); "
+            "restore the two files that were saved together",
+        ),
+        (
+            _edit_config(n_layer=4),
+            ValueError,
+            "{folder}/model.safetensors does not fit its config.json: layers.3.attention_norm.weight should be (16,), "
+            "the file holds nothing; restore",
+        ),
+        (
+            _edit_config(n_head=5),
+            ValueError,
+            "n_head=5 does not cut d_model=16 into heads of even width; try d_model=20",
+        ),
+        (
+            _edit_config(colour="red"),
+            ValueError,
+            "{folder}/config.json holds unknown settings ['colour']; it was not written by this version of armdlab",
+        ),
+        (
+            _edit_config(architecture="AR"),
+            ValueError,
+            "{folder}/config.json describes AR, not ARMD; load it by AR.from_pretrained, or by armdlab.load, which "
+            "finds the class itself",
+        ),
+    ],
+)
+def test_every_fault_of_a_checkpoint_is_named(tmp_path, damage, error, sentence):
+    tiny(ARMD).save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(error, match=f"^{re.escape(sentence.format(folder=tmp_path))}"):
+        ARMD.from_pretrained(tmp_path)
+
+
+def test_a_name_that_is_nowhere_is_named():
+    with pytest.raises(FileNotFoundError, match=r"^no/where is no folder here and could not be read from the Hub \("):
+        ARMD.from_pretrained("no/where")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tokenizer = Tokenizer.train(["one two three four five"] * 9, vocab_size=260)
+    torch.manual_seed(0)
+    AR(ARMDConfig(tokenizer.vocab_size, 12, n_layer=2, n_head=2, d_model=16)).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    return tmp_path
+
+
+def test_load_finds_the_class_and_writes_text(folder):
+    lab = load(folder)
+    assert type(lab.model) is AR
+    assert lab.card == {}
+    text = lab.write("one ", seed=0)
+    assert text.startswith("one ")
+    assert lab.tokens("one ", length=10, seed=0).shape == (1, 10)
+    assert text == load(folder).write("one ", seed=0)
+
+
+def test_model_and_tokenizer_that_do_not_belong_together_are_refused(folder):
+    Tokenizer.train(["one two three four five"] * 9, vocab_size=258).save(folder)
+    with pytest.raises(ValueError, match=r"holds a tokenizer of 258 ids and a model of 260; restore the files"):
+        load(folder)
+
+
+def test_load_says_what_there_is_when_there_is_nothing():
+    with pytest.raises(FileNotFoundError, match=r"^nothing is no folder here and no model that the lab ships \("):
+        load("nothing")

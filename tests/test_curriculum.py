@@ -1,0 +1,77 @@
+"""Laws of the curriculum."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armdlab import GenerationOrder
+from armdlab.curriculum import Curriculum, seeded
+
+PLAN = Curriculum(length=16, i_ar=10, i_perm=40, i_strided=60, rho=8, streams=(1, 2, 4), seed=3)
+
+
+@given(st.integers(0, 100), st.integers(1, 4))
+def test_order_is_a_pure_function_of_step_and_seed(step, rows):
+    assert PLAN.order(step, rows) == PLAN.order(step, rows)
+
+
+def test_lessons_follow_each_other_left_to_right_shuffled_strided():
+    assert [PLAN.phase(s) for s in (0, 9, 10, 59, 60)] == ["left to right"] * 2 + ["shuffled"] * 2 + ["strided"]
+    assert PLAN.order(9, 2) == GenerationOrder.left_to_right(16)
+
+
+def test_shuffled_tokens_grow_from_1_to_rho_and_stay():
+    counts = [PLAN.n_shuffled(step) for step in range(60)]
+    assert counts[:10] == [0] * 10
+    assert (counts[10], counts[39], counts[40], counts[59]) == (1, 8, 8, 8)
+    assert counts == sorted(counts)
+    for step in range(10, 60):
+        moved = (PLAN.order(step, 50).positions != torch.arange(16)).sum(-1)
+        assert moved.max() <= counts[step]
+    assert moved.max() > 4  # at rho = 8 some row really is shuffled
+
+
+def test_rows_and_processes_draw_shuffles_of_their_own_but_one_number_of_streams():
+    order = PLAN.order(50, 4)
+    assert len(order.positions.unique(dim=0)) == 4
+    assert order != PLAN.order(50, 4, process=1)
+    for step in range(60, 80):
+        assert PLAN.order(step, 4) == PLAN.order(step, 4, process=1)
+
+
+def test_every_number_of_streams_is_drawn_about_equally_often():
+    drawn = [PLAN.order(step, 1).n_blocks for step in range(60, 660)]
+    expected = [GenerationOrder.strided(16, s).n_blocks for s in (1, 2, 4)]
+    assert set(drawn) == set(expected)
+    assert all(abs(drawn.count(n) - 200) < 47 for n in expected)  # four standard deviations
+
+
+def test_streams_of_chance_of_neighbouring_steps_have_nothing_in_common():
+    drawn = torch.stack([torch.rand(64, generator=seeded(0, step)) for step in range(200)])
+    correlation = torch.corrcoef(drawn).fill_diagonal_(0)
+    assert correlation.abs().max() < 0.6  # 19,900 pairs of 64 draws: chance stays near 0.5
+    assert len({seeded(a, b).initial_seed() for a in range(30) for b in range(30)}) == 900
+
+
+@given(st.integers(1, 5000), st.sampled_from([8, 128, 256, 1024]))
+def test_any_number_of_steps_makes_a_curriculum(steps, length):
+    plan = Curriculum.for_steps(steps, length)
+    assert 0 <= plan.i_ar <= plan.i_perm <= plan.i_strided <= steps
+    assert plan.order(steps - 1, 2).length == length
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"i_ar": 50}, "i_ar=50, i_perm=40, i_strided=60 must not be negative or fall"),
+        ({"rho": 17}, "rho=17 positions cannot be shuffled; choose 0 to length=16"),
+        ({"streams": (3,)}, "streams=3 does not divide length=16; try 2 or 4"),
+        ({"streams": ()}, "streams is empty; name at least one number of streams, such as (1, 2, 4)"),
+    ],
+)
+def test_impossible_curricula_are_refused(change, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Curriculum(**{"length": 16, "i_ar": 10, "i_perm": 40, "i_strided": 60, "rho": 8, **change})

@@ -1,0 +1,202 @@
+"""Laws of training: it learns, it can be stopped anywhere, and nothing is lost."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from armdlab import ARMD, AR, ARMDConfig, GenerationOrder
+from armdlab.corpora import Text
+from armdlab.curriculum import Curriculum, seeded
+from armdlab.evaluation import likelihood
+from armdlab.objectives import nll
+from armdlab.training import Plan, Training, load_plan, seconds_per_step
+
+TEXT = Text(torch.arange(400) % 10, n_characters=1000)  # a text whose every next token is certain
+
+
+def small(cls=ARMD, **sizes):
+    torch.manual_seed(1)
+    return cls(ARMDConfig(10, 16, **{"n_layer": 2, "n_head": 2, "d_model": 16, **sizes}))
+
+
+def plan(steps=12, **changes):
+    return Plan(steps, Curriculum.for_steps(steps, 16), **{"batch_size": 4, "learning_rate": 1e-2, **changes})
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_a_model_learns_a_text_that_can_be_learnt_in_every_order():
+    model = small(d_model=32)
+    training = Training(model, TEXT, plan(150, batch_size=8))
+    losses = [step.loss for step in training.run()]
+    assert abs(losses[0] - math.log(10)) < 0.2
+    assert losses[-1] < 0.7
+    for streams in (1, 2):
+        assert likelihood(model, TEXT, 16, streams=streams).nats_per_token < 0.7
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("stop", [1, 5, 9])
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path, stop, dropout):
+    """Stopped in each of the three lessons of the curriculum."""
+    whole = small(dropout=dropout)
+    losses = [step.loss for step in Training(whole, TEXT, plan()).run()]
+
+    first = Training(small(dropout=dropout), TEXT, plan())
+    for step in first.run():
+        if step.step == stop:
+            break
+    first.save(tmp_path)
+    rest = Training(small(dropout=dropout), TEXT, load_plan(tmp_path))
+    rest.resume(tmp_path)
+    assert [step.loss for step in rest.run()] == losses[stop:]
+    assert torch.equal(weights(rest.bare_model), weights(whole))
+
+
+def test_runs_of_one_seed_are_equal_and_of_two_seeds_are_not():
+    runs = []
+    for seed in (0, 0, 1):
+        model = small()
+        list(Training(model, TEXT, plan(seed=seed)).run())
+        runs.append(weights(model))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_the_consumer_stops_a_run_by_no_longer_asking():
+    training = Training(small(), TEXT, plan())
+    steps = training.run()
+    assert [next(steps).step for _ in range(3)] == [1, 2, 3]
+    assert training.step == 3
+    assert [step.step for step in training.run()] == list(range(4, 13))
+
+
+def test_batches_are_stretches_of_the_text_that_depend_on_seed_and_step_alone():
+    training = Training(small(), TEXT, plan())
+    tokens, order = training.batch(7)
+    assert tokens.shape == (4, 16)
+    assert ((tokens.diff(dim=-1) % 10) == 1).all()
+    again, same_order = Training(small(), TEXT, plan()).batch(7)
+    assert torch.equal(tokens, again)
+    assert order == same_order
+    assert not torch.equal(tokens, training.batch(8)[0])
+
+
+def test_learning_rate_warms_up_then_falls_as_a_cosine_to_a_tenth():
+    rates = [plan(100, learning_rate=0.01).rate(step) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[52] == pytest.approx(0.0055, rel=0.02)
+    assert rates[99] == pytest.approx(0.001, rel=0.01)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights():
+    training = Training(small(), TEXT, plan())
+    steps = training.run()
+    next(steps)
+    with torch.no_grad():
+        training.bare_model.norm.weight[0] = math.nan
+    before = weights(training.bare_model)
+    sentence = "the loss of step 2 is nan; nothing was learnt from it. Try a learning rate below 0.01"
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        next(steps)
+    torch.testing.assert_close(weights(training.bare_model), before, equal_nan=True, atol=0, rtol=0)
+    assert training.step == 1
+
+
+def test_bf16_computes_coarsely_and_keeps_weights_in_float32():
+    model = small()
+    losses = [step.loss for step in Training(model, TEXT, plan(bf16=True)).run()]
+    exact = [step.loss for step in Training(small(), TEXT, plan()).run()]
+    assert model.bos.dtype == torch.float32
+    assert losses != exact
+    assert losses == pytest.approx(exact, rel=0.05)
+
+
+def test_autoregressive_baseline_learns_by_the_same_loop():
+    never = Curriculum(16, 10**9, 10**9, 10**9, rho=0)
+    losses = [s.loss for s in Training(small(AR), TEXT, Plan(60, never, batch_size=4, learning_rate=1e-2)).run()]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_rehearsing_learns_nothing():
+    model = small()
+    before = weights(model)
+    assert seconds_per_step(model, TEXT, plan()) > 0
+    assert torch.equal(weights(model), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_likelihood_scores_each_token_once_the_shorter_last_row_included():
+    model = small().eval()
+    text = Text(torch.randint(10, (41,), generator=seeded(0)), n_characters=82)
+    found = likelihood(model, text, 16, batch_size=1)
+    with torch.no_grad():
+        total = sum(nll(model, text.ids[a:b][None], None, "sum").item() for a, b in ((0, 16), (16, 32), (32, 41)))
+    assert found.n_tokens == 41
+    assert found.nats_per_token == pytest.approx(total / 41)
+    assert found.nats_per_character == pytest.approx(total / 82)
+    assert found.perplexity == pytest.approx(math.exp(total / 41))
+    assert "exact, left to right, 41 tokens in rows of 16" in str(found)
+    strided = likelihood(model, text, 16, streams=2)
+    with torch.no_grad():
+        rows = nll(model, text.ids[:32].view(2, 16), GenerationOrder.strided(16, 2), "sum").item()
+        rest = nll(model, text.ids[None, 32:], None, "sum").item()  # 9 tokens: two streams do not divide them
+    assert strided.nats_per_token == pytest.approx((rows + rest) / 41)
+
+
+def test_likelihood_leaves_the_model_in_the_mode_it_was_in():
+    model = small(dropout=0.5).train()
+    assert likelihood(model, TEXT, 16) == likelihood(model, TEXT, 16)
+    assert model.training
+
+
+def _resume_other_plan(folder):
+    training = Training(small(), TEXT, plan())
+    training.save(folder)
+    Training(small(), TEXT, plan(batch_size=2)).resume(folder)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (
+            lambda _: Training(small(), Text(torch.arange(9), 9), plan()),
+            ValueError,
+            "the training text has 9 tokens, fewer than one row of length=16; give more text, or shorter rows",
+        ),
+        (
+            lambda _: Training(small(), TEXT, Plan(2, Curriculum.for_steps(2, 32))),
+            ValueError,
+            "rows of length=32 do not fit max_length=16; shorten them",
+        ),
+        (lambda _: plan(0), ValueError, "steps=0 must be at least 1"),
+        (
+            lambda _: plan(learning_rate=0.0),
+            ValueError,
+            "learning_rate=0.0 must be above 0 and below 1; 2e-3 is a good start",
+        ),
+        (
+            lambda _: likelihood(small(), Text(torch.empty(0, dtype=torch.long), 0), 16),
+            ValueError,
+            "the text to score is empty; hold out a larger share, or give more text",
+        ),
+        (
+            _resume_other_plan,
+            ValueError,
+            "{folder} was trained by another plan (batch_size was 4, now 2); resume with the same one",
+        ),
+        (
+            lambda folder: Training(small(), TEXT, plan()).resume(folder),
+            FileNotFoundError,
+            "{folder}/training.json is missing; give a folder that `armdlab train --out` wrote",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(tmp_path, call, error, sentence):
+    with pytest.raises(error, match=f"^{re.escape(sentence.format(folder=tmp_path))}$"):
+        call(tmp_path)
