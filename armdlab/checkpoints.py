@@ -48,8 +48,12 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         write_json(save_directory / CONFIG, {"architecture": type(self).__name__, **asdict(self.config)})
 
     def save_pretrained(
-        self, save_directory: str | Path, *, dtype: torch.dtype | None = None, **hub: Any
-    ) -> str | None:  # noqa: ANN401
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        **hub: Any,  # noqa: ANN401
+    ) -> str | None:
         """Save config.json and model.safetensors, each written whole or not at all.
 
         Args:
@@ -119,9 +123,7 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         if getattr(self.config, "tie_weights", False):
             del own["head.weight"]
         for name in sorted(own.keys() | state.keys()):
-            expected, found = (
-                tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (own, state)
-            )
+            expected, found = (tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (own, state))
             if expected != found:
                 raise ValueError(
                     f"{path} does not fit its {CONFIG}: {name} should be {expected}, the file holds {found}; "

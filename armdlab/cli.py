@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +68,7 @@ def main() -> None:
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
     corpus: Annotated[str, typer.Option(help="manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
-    minutes: Annotated[float | None, typer.Option(help="Time to train; turned into steps by a short rehearsal.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps to train, in place of minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what stopped in DIR.")] = False,
     length: Annotated[int, typer.Option(help="Tokens in a row, N.")] = 256,
@@ -79,14 +79,13 @@ def train(
     dropout: Annotated[float, typer.Option(help="Share of features dropped while training.")] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
-    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: whichever a rehearsal finds faster.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Train a model on text: left to right, then shuffled, then in strided streams.
 
     Examples:
-
         armdlab train --corpus manual --minutes 2 --out runs/manual
 
         armdlab train --corpus file:novel.txt --steps 2000 --out runs/novel --seed 7
@@ -166,7 +165,7 @@ def _rehearse(model: ARMD, text: Text, plan: Plan, precision: str, minutes: floa
         progress.print(f"a step takes {found}")
         return replace(plan, bf16=bf16)
     steps = max(1, int(60 * minutes / (1.08 * seconds[bf16])))  # optimiser and batches cost about 8 % more
-    progress.print(f"a step takes {found}: {minutes:g} minutes are about {steps} steps (--steps {steps} repeats this run)")
+    progress.print(f"a step takes {found}: {minutes:g} minutes are about {steps} steps (--steps {steps} repeats it)")
     curriculum = Curriculum.for_steps(steps, plan.curriculum.length, seed=plan.seed)
     return replace(plan, steps=steps, curriculum=curriculum, bf16=bf16)
 
@@ -228,7 +227,6 @@ def write(
     """Write text, several streams at once.
 
     Examples:
-
         armdlab generate runs/manual --prompt "The for statement" --streams 4 --live
 
         armdlab generate runs/manual --streams 2 --tokens 64 --temperature 0.8 --seed 1 --json
@@ -257,7 +255,7 @@ def write(
     )
     made = dict(enumerate(ids))
     log_prob, n_steps, seconds = 0.0, 0, 0.0
-    with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else suppress() as screen:
+    with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else nullcontext() as screen:
         for step in steps:
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
@@ -295,14 +293,13 @@ def _lanes(
 def evaluate(
     folder: Folder,
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model's own held-out part.")] = None,
-    streams: Annotated[list[int] | None, typer.Option(help="Score under this many strided streams; repeatable.")] = None,
+    streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams; repeatable.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score held-out text, exactly, under left-to-right and strided orders.
 
     Examples:
-
         armdlab evaluate runs/manual
 
         armdlab evaluate runs/manual --streams 1 --streams 8 --json
@@ -315,7 +312,8 @@ def evaluate(
     for count in streams or [s for s in (1, 2, 4) if length % s == 0]:
         progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
         found.append(likelihood(lab.model, text, length, streams=count))
-    facts = {"corpus": name, "split": "validation", "results": [asdict(f) | {"perplexity": f.perplexity} for f in found]}
+    results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
+    facts = {"corpus": name, "split": "validation", "results": results}
     _answer(as_json, facts, "\n".join(map(str, found)))
 
 
@@ -324,7 +322,6 @@ def doctor(as_json: Json = False) -> None:
     """Look at everything that the lab needs, and say how to mend what is missing.
 
     Example:
-
         armdlab doctor
     """
     from armdlab.doctor import examine  # it reads every installed package: not at each start

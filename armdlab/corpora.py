@@ -100,7 +100,9 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
         return _split(documents(Path(name.removeprefix("file:")).expanduser()), validation, seed, name)
     if "/" in name:
         return _from_hub(name, validation, seed)
-    raise ValueError(f"corpus={name!r} is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub")
+    raise ValueError(
+        f"corpus={name!r} is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub"
+    )
 
 
 def manual() -> Iterator[str]:
@@ -149,7 +151,7 @@ def documents(path: Path) -> Iterator[str]:
     """
     builders = {".txt": "text", ".md": "text", ".jsonl": "json", ".parquet": "parquet"}
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give file:PATH with the path of a .txt, .jsonl or .parquet file")
+        raise FileNotFoundError(f"{path} is not a file; give file:PATH, the path of a .txt, .jsonl or .parquet file")
     if path.suffix not in builders:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; give a .txt, .md, .jsonl or .parquet file")
     if path.stat().st_size == 0:
@@ -158,7 +160,7 @@ def documents(path: Path) -> Iterator[str]:
         _check_is_text(path)
     try:
         rows = datasets.load_dataset(builders[path.suffix], data_files=str(path), split="train", **_options(path))
-    except Exception as error:  # noqa: BLE001  readers raise what their formats raise
+    except Exception as error:
         raise ValueError(f"{path} cannot be read as {path.suffix}: {_first_line(error.__cause__ or error)}") from None
     if "text" not in rows.column_names:
         raise ValueError(f"{path} has columns {rows.column_names}; one must be called text")
@@ -225,7 +227,7 @@ def _split(texts: Iterable[str], validation: float, seed: int, name: str) -> Dat
 def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     try:
         loaded = datasets.load_dataset(name)
-    except Exception as error:  # noqa: BLE001  network, Hub and formats each raise their own
+    except Exception as error:
         raise FileNotFoundError(
             f"data set {name} could not be loaded: {_first_line(error)}; check the name and the network"
         ) from None

@@ -92,7 +92,7 @@ def decode_steps(
         order: an order of your own, in place of the strided one that `streams` makes.
         prompt: int64 (P,) or (B, P), the tokens that the text starts with.
         known: int64 (N,) or (B, N), tokens that are given at any positions, -1 elsewhere: infilling. What is given is
-            read first, left to right, unless `order` says otherwise. Rows may know different positions if `streams` is 1.
+            read first, left to right, unless `order` says otherwise. With one stream rows may know different positions.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.

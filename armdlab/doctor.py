@@ -66,7 +66,7 @@ def _device(name: str) -> Finding:
         model = ARMD(ARMDConfig(vocab_size=8, max_length=8, n_layer=2, n_head=2, d_model=16)).to(name)
         generate(model, length=8, streams=2, seed=0)
         return Finding(f"torch {torch.__version__} on {name}", True, f"writes text ({what})", "")
-    except Exception as error:  # noqa: BLE001  drivers fail in ways of their own, and the doctor must go on
+    except Exception as error:
         mend = "reinstall torch for this device, or use --device cpu"
         return Finding(f"torch {torch.__version__} on {name}", False, str(error).split("\n")[0], mend)
 

@@ -40,7 +40,7 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """exp of the nats per token."""
+        """Exp of the nats per token."""
         return math.exp(self.nats_per_token)
 
     @property
@@ -57,9 +57,7 @@ class Likelihood:
 
 
 @torch.no_grad()
-def likelihood(
-    model: Transformer, text: Text, length: int, *, streams: int = 1, batch_size: int = 16
-) -> Likelihood:
+def likelihood(model: Transformer, text: Text, length: int, *, streams: int = 1, batch_size: int = 16) -> Likelihood:
     """Score a held-out text in neighbouring rows of `length` tokens, the last one shorter, each token once.
 
     Args:
@@ -80,7 +78,8 @@ def likelihood(
     n_whole = len(text.ids) // length
     whole, rest = text.ids[: n_whole * length].view(n_whole, length), text.ids[n_whole * length :]
     order = GenerationOrder.strided(length, streams)
-    rows = [nll(model, batch.to(device), order, "none").double().sum(-1) for batch in whole.split(batch_size) if n_whole]
+    batches = whole.split(batch_size) if n_whole else ()
+    rows = [nll(model, batch.to(device), order, "none").double().sum(-1) for batch in batches]
     sums = torch.cat(rows).cpu() if rows else torch.empty(0, dtype=torch.float64)
     total = float(sums.sum())
     if len(rest):

@@ -92,9 +92,7 @@ class Masks:
         return cls.between(torch.cat([before, order.blocks[..., :-1]], -1), order.blocks)
 
     @classmethod
-    def between(
-        cls, evidence: Tensor, targets: Tensor, n_cached_evidence: int = 0, n_cached_targets: int = 0
-    ) -> Masks:
+    def between(cls, evidence: Tensor, targets: Tensor, n_cached_evidence: int = 0, n_cached_targets: int = 0) -> Masks:
         """Masks for new rows that come after cached ones; every new row may see every cached row.
 
         Args:

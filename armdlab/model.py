@@ -252,7 +252,7 @@ class Transformer(nn.Module, Checkpointed):
         if order.length != tokens.shape[-1] or (order.is_batched and len(order.positions) != len(tokens)):
             raise ValueError(
                 f"order has positions {tuple(order.positions.shape)} but tokens are {tuple(tokens.shape)}; "
-                "give one order for all rows, (N,), or one for each, (B, N)"
+                "give one order (N,) for all rows, or one (B, N) for each"
             )
         return order
 
@@ -331,7 +331,8 @@ class ARMD(Transformer):
         E = x.shape[1]
         rows = torch.cat([x, g], 1)  # both streams in one matrix product; X first
         both_at = torch.cat([x_at.expand(*g_at.shape[:-1], E), g_at], -1)
-        both_angles, x_angles, g_angles = (self.rotary.at(at) for at in (both_at, x_at, g_at))
+        both_angles = self.rotary.at(both_at)
+        x_angles, g_angles = zip(*(table.split([E, g.shape[1]], 2) for table in both_angles), strict=True)
         for depth, layer in enumerate(self.layers[: self.config.n_two_stream], start=1):
             normed = layer.attention_norm(rows)
             keys, values = layer.keys_values(normed[:, :E], x_angles)  # of X only
@@ -369,7 +370,7 @@ class ARMD(Transformer):
         Returns:
             G^0 (B, T, D), and its positions.
         """
-        x_pe, g_pe = self.position[x_at], self.position[g_at]  # (E, d_pe), (T, d_pe), or with B in front
+        x_pe, g_pe = (F.embedding(at, self.position) for at in (x_at, g_at))  # (E, d_pe), (T, d_pe), or with B in front
         kernel = masks.target_to_evidence.apply(g_pe @ x_pe.mT)  # H(n, i) = <PE_n, PE_i>, (T, E)
         g = kernel @ x
         if cache is not None:

@@ -149,9 +149,7 @@ class GenerationOrder:
         >>> order.positions.tolist(), order.blocks.tolist()
         ([1, 3, 0, 2], [0, 0, 1, 2])
         """
-        times, positions = _as_int64("masking_times", masking_times).sort(
-            dim=-1, descending=True, stable=True
-        )
+        times, positions = _as_int64("masking_times", masking_times).sort(dim=-1, descending=True, stable=True)
         is_new_block = (times.diff(dim=-1) != 0).long()
         return cls(positions, torch.cat([torch.zeros_like(times[..., :1]), is_new_block.cumsum(-1)], -1))
 

@@ -65,7 +65,7 @@ class Tokenizer:
             raise FileNotFoundError(f"{folder} holds no {FILE}; give a folder that `armdlab train --out` wrote")
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  the library raises bare Exception
+        except Exception as error:
             raise ValueError(f"{path} is no whole tokenizer ({error}); restore it, or train again") from None
         if backend.token_to_id(END_OF_TEXT) is None:
             raise ValueError(f"{path} has no token {END_OF_TEXT}; give the tokenizer that was saved beside the model")

@@ -145,7 +145,8 @@ class Training:
     def _learn(self, tokens: Tensor, order: GenerationOrder) -> float:
         self.model.train()
         device = self.accelerator.device
-        torch.manual_seed(seeded(self.plan.seed, self.step, self.accelerator.process_index, 2).initial_seed())  # dropout
+        dropout = seeded(self.plan.seed, self.step, self.accelerator.process_index, 2)
+        torch.manual_seed(dropout.initial_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):

@@ -1,4 +1,4 @@
-"""One setting for all tests: deterministic hypothesis, no deadline on shared machines, two threads, no network."""
+"""One setting for all tests: deterministic hypothesis, no deadline on shared machines, one thread, no network."""
 
 import os
 
@@ -11,6 +11,7 @@ settings.register_profile(
     "armdlab", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("armdlab")
+torch.set_num_threads(1)  # models of tests are tiny: a second thread only waits, and xdist brings processes
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ def orders(draw, length=None, max_length=12, batch_size=None):
     n = length or draw(st.integers(1, max_length))
     seed = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     rows = batch_size if batch_size and draw(st.booleans()) else None
-    family = draw(st.sampled_from(["left_to_right", "random", "shuffled", "strided", "masking", "blockwise", "infilling"]))
+    family = draw(
+        st.sampled_from(["left_to_right", "random", "shuffled", "strided", "masking", "blockwise", "infilling"])
+    )
     if family == "left_to_right":
         return GenerationOrder.left_to_right(n)
     if family == "random":

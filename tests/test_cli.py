@@ -12,8 +12,12 @@ import pytest
 from armdlab.cli import main
 from armdlab.doctor import Finding, examine
 
-TEXT = "\n\n".join(f"The {kind} number {i} sits on the {place}." for i in range(90) for kind in ("cat", "dog")
-                   for place in ("mat", "hill"))
+TEXT = "\n\n".join(
+    f"The {kind} number {i} sits on the {place}."
+    for i in range(90)
+    for kind in ("cat", "dog")
+    for place in ("mat", "hill")
+)
 SMALL = ["--length", "32", "--n-layer", "2", "--d-model", "32", "--vocab-size", "300", "--batch-size", "4"]
 
 
@@ -21,7 +25,11 @@ def armdlab(*arguments, cwd=None):
     environment = {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, "-m", "armdlab.cli", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env=environment, check=False,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
     )
 
 
@@ -29,8 +37,19 @@ def armdlab(*arguments, cwd=None):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     (folder / "cats.txt").write_text(TEXT)
-    run = armdlab("train", "--corpus", f"file:{folder / 'cats.txt'}", "--steps", 30, "--out", folder / "model",
-                  "--precision", "float32", "--json", *SMALL)
+    run = armdlab(
+        "train",
+        "--corpus",
+        f"file:{folder / 'cats.txt'}",
+        "--steps",
+        30,
+        "--out",
+        folder / "model",
+        "--precision",
+        "float32",
+        "--json",
+        *SMALL,
+    )
     assert run.returncode == 0, run.stderr
     return folder, run
 
@@ -45,14 +64,23 @@ def test_training_reports_before_and_after_and_writes_a_card(trained):
     assert "before: perplexity" in run.stderr
     assert "strided" in run.stderr
     names = {path.name for path in (folder / "model").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "card.json", "training.json",
-                     "training_state.safetensors", "README.md"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "card.json",
+        "training.json",
+        "training_state.safetensors",
+        "README.md",
+    }
 
 
 def test_writing_gives_the_text_to_stdout_and_repeats_with_a_seed(trained):
     folder, _ = trained
-    first, again = (armdlab("generate", folder / "model", "--prompt", "The cat", "--streams", 2, "--tokens", 20,
-                            "--seed", 1) for _ in range(2))
+    first, again = (
+        armdlab("generate", folder / "model", "--prompt", "The cat", "--streams", 2, "--tokens", 20, "--seed", 1)
+        for _ in range(2)
+    )
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("The cat")
     assert first.stdout == again.stdout
@@ -87,8 +115,21 @@ def test_evaluation_repeats_what_training_reported(trained):
 def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
     folder, _ = trained
     out = tmp_path / "stopped"
-    command = [sys.executable, "-m", "armdlab.cli", "train", "--corpus", f"file:{folder / 'cats.txt'}", "--steps", "200",
-               "--precision", "float32", "--out", str(out), *SMALL]
+    command = [
+        sys.executable,
+        "-m",
+        "armdlab.cli",
+        "train",
+        "--corpus",
+        f"file:{folder / 'cats.txt'}",
+        "--steps",
+        "200",
+        "--precision",
+        "float32",
+        "--out",
+        str(out),
+        *SMALL,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "before:" not in (process.stderr.readline() or "before:"):
         pass
@@ -111,19 +152,30 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
     ("arguments", "sentence"),
     [
         (["generate", "nowhere"], "error: nowhere is no folder here and no model that the lab ships"),
-        (["generate", "{model}", "--streams", "3", "--tokens", "8"],
-         "error: streams=3 does not divide tokens=8; try --tokens 6"),
-        (["generate", "{model}", "--tokens", "33"],
-         "error: tokens=33 must be from 1 to 32, what the model can hold behind this prompt"),
+        (
+            ["generate", "{model}", "--streams", "3", "--tokens", "8"],
+            "error: streams=3 does not divide tokens=8; try --tokens 6",
+        ),
+        (
+            ["generate", "{model}", "--tokens", "33"],
+            "error: tokens=33 must be from 1 to 32, what the model can hold behind this prompt",
+        ),
         (["generate", "{model}", "--prompt", "long " * 40], "error: the prompt has"),
-        (["generate", "{model}", "--temperature", "-1"],
-         "error: temperature=-1.0 must be a number from 0; 1 samples the model as it is"),
-        (["generate", "{model}", "--top-p", "2"], "error: top_p=2.0 must be above 0 and at most 1, or None to keep all"),
+        (
+            ["generate", "{model}", "--temperature", "-1"],
+            "error: temperature=-1.0 must be a number from 0; 1 samples the model as it is",
+        ),
+        (
+            ["generate", "{model}", "--top-p", "2"],
+            "error: top_p=2.0 must be above 0 and at most 1, or None to keep all",
+        ),
         (["generate", "{model}", "--streams", "0"], "error: streams=0 must be a whole number of at least 1"),
         (["generate", "{model}", "--device", "cuda:9"], "error: device=cuda:9 cannot be used here; `armdlab doctor`"),
         (["train", "--out", "{new}"], "error: minutes=None and steps=None; give one of them, such as --minutes 2"),
-        (["train", "--out", "{model}", "--steps", "5"],
-         "error: {model} holds a model already; go on with --resume, or choose another --out"),
+        (
+            ["train", "--out", "{model}", "--steps", "5"],
+            "error: {model} holds a model already; go on with --resume, or choose another --out",
+        ),
         (["train", "--out", "{new}", "--steps", "5", "--resume"], "error: {new} is no folder here"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),

@@ -132,7 +132,7 @@ def test_kjv_without_its_package_says_what_to_install(monkeypatch):
             "absent.txt",
             None,
             FileNotFoundError,
-            "{path} is not a file; give file:PATH with the path of a .txt, .jsonl or .parquet file",
+            "{path} is not a file; give file:PATH, the path of a .txt, .jsonl or .parquet file",
         ),
         (
             "rows.jsonl",
@@ -186,7 +186,7 @@ def test_bad_arguments_are_refused(call, sentence):
 
 
 def test_a_data_set_that_cannot_be_had_is_named():
-    with pytest.raises(FileNotFoundError, match="^data set nobody/nothing could not be loaded: .*; check the name"):
+    with pytest.raises(FileNotFoundError, match=r"^data set nobody/nothing could not be loaded: .*; check the name"):
         corpora.load("nobody/nothing")
 
 

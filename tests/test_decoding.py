@@ -246,7 +246,7 @@ def test_decoding_in_training_mode_is_not_disturbed_by_dropout():
         ),
         (
             {"length": 4, "order": GenerationOrder.left_to_right(5)},
-            "order has positions (5,) but tokens are (1, 4); give one order for all rows, (N,), or one for each, (B, N)",
+            "order has positions (5,) but tokens are (1, 4); give one order (N,) for all rows, or one (B, N) for each",
         ),
         ({"length": 4, "temperature": -1.0}, "temperature=-1.0 must be a number from 0; 1 samples the model as it is"),
         ({"length": 4, "top_k": 0}, "top_k=0 must be a whole number of at least 1, or None to keep all"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
-from armdlab import ARMD, AR, ARMDConfig, GenerationOrder
+from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks, strictly_causal_mask
 from armdlab.model import KVCache, sinusoids
@@ -196,7 +196,9 @@ def test_shifted_query_is_not_equivariant_and_armd_is():
     tokens = random_tokens(tiny(ARMD), B, N)
     order = GenerationOrder.blockwise(N, 4)
     other = GenerationOrder([1, 0, 3, 2, 5, 4, 7, 6], order.blocks)
-    difference = {cls: (tiny(cls)(tokens, other) - tiny(cls)(tokens, order)).abs().max() for cls in (ARMD, ShiftedQuery)}
+    difference = {
+        cls: (tiny(cls)(tokens, other) - tiny(cls)(tokens, order)).abs().max() for cls in (ARMD, ShiftedQuery)
+    }
     assert difference[ARMD] < 1e-4
     assert difference[ShiftedQuery] > 1e-1
 
@@ -294,7 +296,7 @@ def test_sizes_that_no_model_can_have_are_refused(sizes, sentence):
         (
             torch.zeros(2, 4, dtype=torch.long),
             GenerationOrder.left_to_right(5),
-            "order has positions (5,) but tokens are (2, 4); give one order for all rows, (N,), or one for each, (B, N)",
+            "order has positions (5,) but tokens are (2, 4); give one order (N,) for all rows, or one (B, N) for each",
         ),
     ],
 )
@@ -304,6 +306,8 @@ def test_tokens_and_orders_that_do_not_fit_are_refused(tokens, order, sentence):
 
 
 def test_ar_refuses_an_order_that_it_cannot_follow():
-    sentence = "order=GenerationOrder(length=8, n_blocks=5) is not left to right, the only one that AR can follow; use ARMD"
+    sentence = (
+        "order=GenerationOrder(length=8, n_blocks=5) is not left to right, the only one that AR can follow; use ARMD"
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         tiny(AR)(random_tokens(tiny(AR), 1, N), GenerationOrder.strided(N, 2))

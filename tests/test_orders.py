@@ -24,8 +24,10 @@ def test_every_order_is_a_permutation_cut_into_gapless_blocks(order):
 def test_text_order_undoes_generation_order(order):
     values = torch.randn(3, order.length, 2)
     assert torch.equal(order.to_text_order(order.to_generation_order(values)), values)
-    assert torch.equal(order.to_generation_order(values)[:, 0, 0], values[..., 0].gather(
-        1, order.positions.expand(3, -1)[:, :1]).squeeze(1))
+    assert torch.equal(
+        order.to_generation_order(values)[:, 0, 0],
+        values[..., 0].gather(1, order.positions.expand(3, -1)[:, :1]).squeeze(1),
+    )
 
 
 @given(orders(batch_size=3))
@@ -108,7 +110,11 @@ def test_infilling_reads_what_is_known_first_and_balances_its_streams(known, str
 
 
 def test_stacked_orders_share_blocks_only_if_all_rows_do():
-    a, b, c = GenerationOrder.strided(4, 2), GenerationOrder([3, 2, 1, 0], [0, 1, 2, 2]), GenerationOrder.left_to_right(4)
+    a, b, c = (
+        GenerationOrder.strided(4, 2),
+        GenerationOrder([3, 2, 1, 0], [0, 1, 2, 2]),
+        GenerationOrder.left_to_right(4),
+    )
     assert GenerationOrder.stack([a, b]).blocks.shape == (4,)
     assert GenerationOrder.stack([a, c]).blocks.shape == (2, 4)
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from armdlab import ARMD, AR, ARMDConfig, GenerationOrder
+from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.evaluation import likelihood

@@ -1,0 +1,106 @@
+"""How much dearer is a training step of ARMD than one of an AR transformer of the same size?
+
+Both learn the same batch, in turn, in one process; quoted are medians and the median of the pairwise ratios. Theory: a
+forward pass computes X and G in L2s - 1 of L layers, so about 1.3 times the work of one stream.
+
+    python tests/benchmarks/training.py            # 6 layers, width 256, 16 rows of 256 tokens
+    python tests/benchmarks/training.py --json
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+
+import torch
+
+from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
+from armdlab.objectives import nll
+
+
+def step(model, optimizer, tokens, order, bf16):
+    """Seconds of one optimiser step."""
+    started = time.perf_counter()
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
+        loss = nll(model, tokens, order)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    if tokens.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (
+        ("n-layer", 6),
+        ("d-model", 256),
+        ("n-head", 4),
+        ("length", 256),
+        ("batch-size", 16),
+        ("vocab-size", 1024),
+        ("repeats", 7),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true")
+    a = parser.parse_args()
+
+    config = ARMDConfig(a.vocab_size, a.length, n_layer=a.n_layer, n_head=a.n_head, d_model=a.d_model)
+    tokens = torch.randint(a.vocab_size, (a.batch_size, a.length), device=a.device)
+    orders = {
+        "AR, left to right": (AR, GenerationOrder.left_to_right(a.length)),
+        "ARMD, left to right": (ARMD, GenerationOrder.left_to_right(a.length)),
+        "ARMD, shuffled rows": (ARMD, GenerationOrder.shuffled(a.length, a.length // 32, batch_size=a.batch_size)),
+        "ARMD, 4 streams": (ARMD, GenerationOrder.strided(a.length, 4)),
+    }
+    results = []
+    for bf16 in (False, True):
+        models = {}
+        for cls in (AR, ARMD):
+            model = cls(config).to(a.device)
+            models[cls] = (model, torch.optim.AdamW(model.parameters(), fused=True))
+        seconds = {name: [] for name in orders}
+        for repeat in range(a.repeats + 1):
+            for name, (cls, order) in orders.items():
+                taken = step(*models[cls], tokens, order.to(a.device), bf16)
+                if repeat:  # the first round warms up
+                    seconds[name].append(taken)
+        baseline = seconds["AR, left to right"]
+        for name, taken in seconds.items():
+            ratio = statistics.median(t / b for t, b in zip(taken, baseline, strict=True))
+            results.append(
+                {
+                    "precision": "bf16" if bf16 else "float32",
+                    "model": name,
+                    "ratio": ratio,
+                    "seconds": statistics.median(taken),
+                    "tokens_per_second": tokens.numel() / statistics.median(taken),
+                }
+            )
+    facts = {
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "device": a.device,
+        "threads": torch.get_num_threads(),
+        **vars(a),
+        "results": results,
+    }
+    if a.json:
+        print(json.dumps(facts, indent=2))
+        return
+    print(
+        f"{a.n_layer} layers, width {a.d_model}, {a.batch_size} rows of {a.length}; {a.device}, "
+        f"{facts['threads']} threads, torch {torch.__version__}"
+    )
+    for row in results:
+        print(
+            f"{row['precision']:8}  {row['model']:20}  {row['seconds']:7.3f} s a step  "
+            f"{row['tokens_per_second']:8,.0f} tokens/s  {row['ratio']:5.2f} x AR"
+        )
+
+
+if __name__ == "__main__":
+    main()

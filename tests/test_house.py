@@ -1,0 +1,96 @@
+"""The house rules that a machine can keep: who may import whom, and what a module must have."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import armdlab
+
+PACKAGE = Path(armdlab.__file__).parent
+MODULES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.glob("*.py")}
+
+# A module may import those that stand before it in its line; lines follow the design's map.
+LAYERS = {
+    "orders": set(),
+    "masks": {"orders"},
+    "checkpoints": {"model"},  # model at call time only: it names the config that it reads
+    "model": {"orders", "masks", "checkpoints"},
+    "baselines": {"orders", "masks", "model"},
+    "objectives": {"orders", "masks", "model"},
+    "curriculum": {"orders"},
+    "decoding": {"orders", "masks", "model"},
+    "tokenization": {"checkpoints"},
+    "grammar": set(),
+    "tales": {"grammar"},
+    "corpora": {"tokenization", "tales"},
+    "evaluation": {"orders", "model", "objectives", "corpora", "decoding", "tales"},
+    "training": {"orders", "model", "objectives", "curriculum", "corpora", "checkpoints"},
+    "trained": {"model", "baselines", "decoding", "tokenization", "checkpoints"},
+    "traces": {"orders", "decoding"},
+}
+FRONT = {"figures", "widgets", "lab", "checks", "cli", "doctor"}  # for notebooks and the terminal: nothing imports them
+
+
+def imports(tree):
+    """Names of armdlab's own modules that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "armdlab":
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("armdlab."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("armdlab.")}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - FRONT - {"__init__"}))
+def test_modules_import_along_the_map_only(name):
+    assert name in LAYERS, f"{name}.py is not on the map: say in LAYERS what it may import"
+    assert imports(MODULES[name]) <= LAYERS[name]
+
+
+def test_the_map_has_no_cycle_but_the_config_that_checkpoints_read():
+    order, left = [], {name: needs - {"model"} if name == "checkpoints" else needs for name, needs in LAYERS.items()}
+    while left:
+        free = [name for name, needs in left.items() if needs <= set(order)]
+        assert free, f"cycle among {sorted(left)}"
+        order += free
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_opens_with_its_question(name):
+    docstring = ast.get_docstring(MODULES[name])
+    assert docstring
+    assert name == "__init__" or "?" in docstring.split("\n\n")[0], f"{name}.py opens without a question"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_stay_of_a_size_that_is_read_in_one_sitting(name):
+    assert len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 420
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"cli", "doctor"} - FRONT))
+def test_nothing_prints_inside_the_package(name):
+    calls = [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def test_no_pickle_no_pyplot_and_no_room_called_utils():
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not any(word in text for word in ("import pickle", "torch.load(", "pyplot")), path.name
+    assert "utils" not in MODULES
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in armdlab.__all__:
+        value = getattr(armdlab, name)
+        assert inspect.getdoc(value), name
+    for module in pkgutil.iter_modules([str(PACKAGE)]):
+        importlib.import_module(f"armdlab.{module.name}")
