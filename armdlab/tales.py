@@ -91,9 +91,7 @@ class TaleGrammar:
         script = [choice.index for choice in derivation]
         tale, path = self._replay(script)
         if len(path) != len(script):
-            raise ValueError(
-                f"the derivation has {len(script)} choices, but this tale has {len(path)}; parse it anew"
-            )
+            raise ValueError(f"the derivation has {len(script)} choices, but this tale has {len(path)}; parse it anew")
         return tale
 
     def enumerate(self, limit: int = 1_000_000) -> Iterator[Tale]:
@@ -149,9 +147,7 @@ class TaleGrammar:
         def choose(size: int, _: tuple[int, ...] | None) -> int:
             index = script[len(path)] if len(path) < len(script) else 0
             if not 0 <= index < size:
-                raise ValueError(
-                    f"choice {len(path)} has index {index}, but there are {size} options: 0 to {size - 1}"
-                )
+                raise ValueError(f"choice {len(path)} has index {index}, but there are {size} options: 0 to {size - 1}")
             path.append((index, size))
             return index
 
@@ -258,8 +254,15 @@ def tales(n: int, seed: int, grammar: TaleGrammar | None = None) -> Iterator[str
 
 
 def data_folder() -> Path:
-    """The folder of the lab's own grammar, beside the package."""
-    return Path(__file__).resolve().parents[1] / "data" / "tales"
+    """The folder of the lab's own grammar, beside the package.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message names the path.
+    """
+    folder = Path(__file__).resolve().parents[1] / "data" / "tales"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tales at {folder}: clone the repository and run `pip install -e .` in it")
+    return folder
 
 
 def load_grammar(folder: Path | str | None = None) -> TaleGrammar:

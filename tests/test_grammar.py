@@ -227,9 +227,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
     )
     small = TaleGrammar(read(tmp_path))
     story = small.grammar.plots[1].stories[1]
-    tale = next(
-        tale for seed in range(100) if (tale := small.sample(seed)).derivation.choices[1].text == story.name
-    )
+    tale = next(tale for seed in range(100) if (tale := small.sample(seed)).derivation.choices[1].text == story.name)
     assert len(tale.text.split()) > 14_000
     assert small.parse(tale.text) == tale.derivation
 
@@ -296,8 +294,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"c": ("0.75", "0.7")},
-            "c_stories.txt, line 18: the probabilities of the stories of count sum to 19/20,"
-            " not 1; change one of them",
+            "c_stories.txt, line 18: the probabilities of the stories of count sum to 19/20, not 1; change one of them",
         ),
         (
             {"b": ("1/3  merry", "merry")},
@@ -314,8 +311,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"b": ("rule how", "rule how 1/2")},
-            "b_rules.txt, line 6: '1/2' follows the name of a rule; only plots and stories"
-            " have a probability there",
+            "b_rules.txt, line 6: '1/2' follows the name of a rule; only plots and stories have a probability there",
         ),
         # two derivations of one text
         (
@@ -355,8 +351,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"a": ("warm blue", "warm red")},
-            "a_lists.txt, line 17: two derivations of one text: 'warm red' names an entry of"
-            " list colour twice",
+            "a_lists.txt, line 17: two derivations of one text: 'warm red' names an entry of list colour twice",
         ),
         (
             {"c": ("Nothing happened to {hero} but [rain|", "Nothing happened but [rain on {hero}|")},
@@ -377,8 +372,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"c": ("start - gone", "start - hero")},
-            "c_stories.txt, line 26: 'left  is start - hero' needs numbers from one list"
-            " that has a column value",
+            "c_stories.txt, line 26: 'left  is start - hero' needs numbers from one list that has a column value",
         ),
         (
             {"c": ("not hero, not friend", "not hero, not hat")},
@@ -450,8 +444,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"a": ("| few\n  two", "| warm\n  two")},
-            "a_lists.txt, line 22: the tag warm is also the name of a list, or a tag of"
-            " another list; rename it",
+            "a_lists.txt, line 22: the tag warm is also the name of a list, or a tag of another list; rename it",
         ),
         (
             {"a": ("list number\n", "list empty\n\nlist number\n")},
@@ -468,8 +461,7 @@ def test_a_long_tale_is_read_in_one_pass(tmp_path):
         ),
         (
             {"b": ("rule how", "Rule how")},
-            "b_rules.txt, line 6: unknown heading 'Rule how'; headings are list, rule, plot,"
-            " story, cast and text",
+            "b_rules.txt, line 6: unknown heading 'Rule how'; headings are list, rule, plot, story, cast and text",
         ),
         (
             {"b": ("rule how", "rule How")},

@@ -44,9 +44,7 @@ def masking_processes(length, alpha):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    "alpha", [[1.0, 0.0], [1.0, 0.3, 0.0], [1.0, 0.8, 0.25, 0.0], [1.0, 1.0, 0.5, 0.0]], ids=str
-)
+@pytest.mark.parametrize("alpha", [[1.0, 0.0], [1.0, 0.3, 0.0], [1.0, 0.8, 0.25, 0.0], [1.0, 1.0, 0.5, 0.0]], ids=str)
 def test_equations_1_and_2_are_equal_in_expectation_over_every_masking_process(length, alpha):
     alpha = torch.tensor(alpha, dtype=torch.float64)
     denoiser, text = SetDenoiser(length), torch.randint(V, (1, length))

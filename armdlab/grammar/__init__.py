@@ -1,4 +1,4 @@
-"""A grammar whose truth is known exactly: how its files are read, checked and measured.
+"""Can a language be small enough to be known exactly? How grammar files are read, checked and measured.
 
     values       what a grammar is; number of texts, entropy
     prefix_code  can every text be read in one way only?

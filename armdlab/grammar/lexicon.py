@@ -65,9 +65,7 @@ def _heading(line: str, at: Where) -> Section:
     if not re.fullmatch(r"[a-z][\w-]*", name):
         at.refuse(f"{word} needs a name of small letters, as in `{word} kite`; this one is {name!r}")
     if share and word in ("list", "rule"):
-        at.refuse(
-            f"{share.strip()!r} follows the name of a {word}; only plots and stories have a probability there"
-        )
+        at.refuse(f"{share.strip()!r} follows the name of a {word}; only plots and stories have a probability there")
     return Section(word, name, share.strip(), at, [])
 
 
@@ -77,9 +75,7 @@ def shares_of(written: Sequence[str], lines: Sequence[Where], at: Where, of: str
         return (1,) * len(written)
     for text, line in zip(written, lines, strict=True):
         if not text:
-            line.refuse(
-                f"an option of {of} has no probability although others have; give it to all or to none"
-            )
+            line.refuse(f"an option of {of} has no probability although others have; give it to all or to none")
         if not _SHARE.fullmatch(text) or Fraction(text) <= 0:
             line.refuse(f"{text!r} is not a probability; write 1/3 or 0.25, more than 0")
     parts = [Fraction(text) for text in written]
@@ -126,18 +122,14 @@ class Lexicon:
         values = ()
         if "value" in kinds:
             del kinds["value"]
-            values = tuple(
-                _whole(cell, line) for cell, line in zip(table.cells["value"], table.lines, strict=True)
-            )
+            values = tuple(_whole(cell, line) for cell, line in zip(table.cells["value"], table.lines, strict=True))
         if not kinds:
             at.refuse(f"list {name} has no column of words; its first line names the columns")
         words = WordList(name, at, kinds, table.cells, tuple(table.lines), values)
         seen: dict[str, Where] = {}
         for cell, line in zip(table.cells[words.key], table.lines, strict=True):
             if cell in seen:
-                line.refuse(
-                    f"two derivations of one text: list {name} has {cell!r} also on line {seen[cell].line}"
-                )
+                line.refuse(f"two derivations of one text: list {name} has {cell!r} also on line {seen[cell].line}")
             seen[cell] = line
         self.lists[name] = words
         self.groups[name] = (words, tuple(range(len(table.lines))))
@@ -167,13 +159,9 @@ class Lexicon:
                     elif word in names:
                         chosen.append(names.index(word))
                     else:
-                        line.refuse(
-                            f"unknown symbol {word!r}: list {target} has no such entry and no such tag"
-                        )
+                        line.refuse(f"unknown symbol {word!r}: list {target} has no such entry and no such tag")
                 if len(set(chosen)) < len(chosen):
-                    line.refuse(
-                        f"two derivations of one text: {cell!r} names an entry of list {target} twice"
-                    )
+                    line.refuse(f"two derivations of one text: {cell!r} names an entry of list {target} twice")
                 rows.append(tuple(chosen))
             self.links[section.name, column] = (self.lists[target], tuple(rows))
 
@@ -211,9 +199,7 @@ class _Table:
 def _table(section: Section) -> _Table:
     """`name (kind) | column -> list | tags`, then a line for each entry."""
     if len(section.lines) < 2:
-        section.at.refuse(
-            f"list {section.name} is empty; name its columns, then write one entry on each line"
-        )
+        section.at.refuse(f"list {section.name} is empty; name its columns, then write one entry on each line")
     at, header = section.lines[0]
     columns: dict[str, tuple[str | None, str | None]] = {}
     for cell in header.split("|"):
@@ -225,9 +211,7 @@ def _table(section: Section) -> _Table:
     for at, line in section.lines[1:]:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) != len(columns) or not all(cells):
-            at.refuse(
-                f"{len(list(filter(None, cells)))} cells for the {len(columns)} columns {', '.join(columns)}"
-            )
+            at.refuse(f"{len(list(filter(None, cells)))} cells for the {len(columns)} columns {', '.join(columns)}")
         row = dict(zip(columns, cells, strict=True))
         tags.append([tag for tag in row.pop("tags", "-").split() if tag != "-"])
         rows.append(row)

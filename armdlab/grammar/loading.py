@@ -95,9 +95,7 @@ def _plots(
         word, name, at = section.word, section.name, section.at
         if word in ("plot", "story"):
             if section.lines:
-                section.lines[0][0].refuse(
-                    f"this line belongs neither to a cast nor to a text of {word} {name}"
-                )
+                section.lines[0][0].refuse(f"this line belongs neither to a cast nor to a text of {word} {name}")
             if f"{word} {name}" in names:
                 at.refuse(f"the name {name} is taken by another {word}; choose another one")
             names[f"{word} {name}"] = at
@@ -111,9 +109,7 @@ def _plots(
                 at.refuse(f"story {name} needs a cast and then a text below it")
             plots[-1][1].append(section)
             plots[-1][2].append(StoryTeller(lexicon, rules, tuple(parts)).story(plots[-1][0].name))
-        elif [part.word for part in found[max(0, i - 2) : i]][-1:] != (
-            ["story"] if word == "cast" else ["cast"]
-        ):
+        elif [part.word for part in found[max(0, i - 2) : i]][-1:] != (["story"] if word == "cast" else ["cast"]):
             at.refuse(f"{word} stands outside a story; begin with `story NAME`")
     if not plots:
         raise FileNotFoundError(f"no grammar at {folder}: its files hold no plot; see data/tales/README.md")

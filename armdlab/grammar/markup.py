@@ -91,9 +91,7 @@ def rules_named(options: Iterable[Parts]) -> Iterator[tuple[Where, str]]:
 class StoryTeller:
     """Compiles a story: casts its variables, follows the facts, and expands its rules where they stand."""
 
-    def __init__(
-        self, lexicon: Lexicon, rules: Mapping[str, Rule], story: tuple[Section, Section, Section]
-    ) -> None:
+    def __init__(self, lexicon: Lexicon, rules: Mapping[str, Rule], story: tuple[Section, Section, Section]) -> None:
         self.lexicon, self.rules = lexicon, rules
         self.head, self.cast, self.text = story
         self.variables: dict[str, WordList] = {}
@@ -135,18 +133,13 @@ class StoryTeller:
     def _add_to_cast(self, at: Where, line: str) -> None:
         draw, total = _DRAW.match(line), _SUM.match(line)
         if not draw and not total:
-            at.refuse(
-                f"{line!r} is not a cast line; write `name from list`, `, not other`, or `name is a - b`"
-            )
+            at.refuse(f"{line!r} is not a cast line; write `name from list`, `, not other`, or `name is a - b`")
         name = (draw or total).group(1)
         if name in self.variables or name == "a":
             at.refuse(f"the name {name} is taken; choose another one")
         if total:
             terms = [(1, total.group(2))]
-            terms += [
-                (1 if sign == "+" else -1, other)
-                for sign, other in re.findall(r"([+-]) *(\w+)", total.group(3))
-            ]
+            terms += [(1 if sign == "+" else -1, other) for sign, other in re.findall(r"([+-]) *(\w+)", total.group(3))]
             lists = {self._variable(other, at) for _, other in terms}
             if len(lists) > 1 or not next(iter(lists)).values:
                 at.refuse(f"{line!r} needs numbers from one list that has a column value")
@@ -157,9 +150,7 @@ class StoryTeller:
         if column:
             parent = self._variable(source, at)
             if (parent.name, column) not in self.lexicon.links or source in self.sums:
-                at.refuse(
-                    f"unknown symbol {source}.{column}: list {parent.name} has no such column of choices"
-                )
+                at.refuse(f"unknown symbol {source}.{column}: list {parent.name} has no such column of choices")
             words, link = self.lexicon.links[parent.name, column]
             base = ()
         else:
@@ -224,9 +215,7 @@ class StoryTeller:
             return self._fact(*fact.groups(), at=at, inside=inside)
         found = _SLOT.match(source)
         if not found:
-            at.refuse(
-                f"{{{source}}} is no slot; write {{hero}}, {{hero.he}}, {{a kite}} or {{kite.owner = hero}}"
-            )
+            at.refuse(f"{{{source}}} is no slot; write {{hero}}, {{hero.he}}, {{a kite}} or {{kite.owner = hero}}")
         article, *parts = found.groups()
         names = [part for part in parts if part]
         capital = article == "A" or (not article and any(name[0].isupper() for name in names))
@@ -240,9 +229,7 @@ class StoryTeller:
             names = names[1:]
         column = names[1] if len(names) > 1 else words.key
         if column not in words.kinds or len(names) > 2:
-            known = ", ".join(
-                [*words.kinds, *(f.split(".")[1] for f in self.facts if f.split(".")[0] == variable)]
-            )
+            known = ", ".join([*words.kinds, *(f.split(".")[1] for f in self.facts if f.split(".")[0] == variable)])
             at.refuse(f"unknown symbol {{{source}}}: {variable} has {known}")
         kind = label.split(".")[1] if label else words.kinds[column]
         shown = self.lexicon.forms(words, column, bool(article), capital, at)
@@ -254,9 +241,7 @@ class StoryTeller:
             at.refuse("a fact changes inside a choice; put it on a line of its own in the text of the story")
         self._variable(value, at)
         if name in self._variable(owner, at).kinds:
-            at.refuse(
-                f"{owner}.{name} is a column of list {self.variables[owner].name}; name the fact otherwise"
-            )
+            at.refuse(f"{owner}.{name} is a column of list {self.variables[owner].name}; name the fact otherwise")
         self.facts[f"{owner}.{name}"] = value
         return Fact(f"{owner}.{name}", value)
 

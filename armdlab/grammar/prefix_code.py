@@ -37,9 +37,7 @@ class Cell:
                 forms = dict.fromkeys(self.head.forms)
                 self._moves = [move for form in forms for move in chain([form], self.rest).moves()]
             else:
-                self._moves = [
-                    move for option in self.head.options for move in chain(option, self.rest).moves()
-                ]
+                self._moves = [move for option in self.head.options for move in chain(option, self.rest).moves()]
         return self._moves
 
 

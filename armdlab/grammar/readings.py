@@ -66,9 +66,7 @@ class Violation:
     """One thing that is wrong with a text."""
 
     kind: str  # "grammar", or the kind of the broken agreement
-    words: tuple[
-        str, ...
-    ]  # (settled, found), which disagree; or the one word where the text leaves the grammar
+    words: tuple[str, ...]  # (settled, found), which disagree; or the one word where the text leaves the grammar
     distance: int | None  # in words, between the two mentions; None where there is only one
     sentence: str
     start: int  # first character of the offending words
@@ -185,26 +183,22 @@ def _shared(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _judge(
-    text: str, story: Story | None, chosen: list[Choice], trail: tuple | None, left_at: int | None
-) -> Reading:
+def _judge(text: str, story: Story | None, chosen: list[Choice], trail: tuple | None, left_at: int | None) -> Reading:
     """Bind the cast to what the text says, then compare every mention with it."""
     if story is None:
         return Reading(text, None, None, (), (_departure(text, 0),), False)
     forks, shown = _unroll(text, trail)
     values, named_at = _bind(story, shown)
-    violations = _broken_draws(story, values, named_at, text)
+    violations = _broken_draws(story, values, named_at)
     mentions = []
-    for slot, start, end, words, since in shown:
+    for slot, start, end, words, word, since in shown:
         row = values.get(slot.variable)
         if row is None:
             continue
         settled = since or named_at[slot.variable]
         expected = slot.forms[row]
-        distance = None if settled.start == start else _words_between(text, settled.start, start)
-        mentions.append(
-            Mention(slot.variable, slot.kind, words, expected, slot.options, start, end, distance)
-        )
+        distance = None if settled.start == start else abs(word - settled.word)
+        mentions.append(Mention(slot.variable, slot.kind, words, expected, slot.options, start, end, distance))
         if words != expected:
             side = f"{distance} words {'before' if settled.start < start else 'after'}"
             what = slot.fact or slot.variable
@@ -230,6 +224,7 @@ class _Shown(NamedTuple):
     start: int
     end: int
     words: str
+    word: int  # words before it
     since: _Shown | None  # the mention that settled the fact for which the slot stands
 
 
@@ -244,14 +239,16 @@ def _unroll(text: str, trail: tuple | None) -> tuple[list[Choice], list[_Shown]]
     shown: list[_Shown] = []
     latest: dict[str, _Shown] = {}  # variable -> its last mention
     facts: dict[str, _Shown | None] = {}
+    word = counted = 0  # words so far, and the character up to which they are counted
     for item, start, end in reversed(events):
         if item is None:
             place, fork, begin, index = waiting.pop()
             choices[place] = Choice(fork.name, text[begin:start], fork.probabilities[index], index)
         elif type(item) is Slot:
-            words = text[start:end]
-            latest[item.variable] = _Shown(item, start, end, words, facts.get(item.fact))
-            shown.append(latest[item.variable])
+            word, counted = word + text.count(" ", counted, start), start
+            mention = _Shown(item, start, end, text[start:end], word, facts.get(item.fact))
+            latest[item.variable] = mention
+            shown.append(mention)
         elif type(item) is Fact:
             facts[item.name] = latest.get(item.variable)
         else:
@@ -277,9 +274,7 @@ def _bind(story: Story, shown: list[_Shown]) -> tuple[dict[str, int], dict[str, 
     return values, named_at
 
 
-def _broken_draws(
-    story: Story, values: dict[str, int], named_at: dict[str, _Shown], text: str
-) -> list[Violation]:
+def _broken_draws(story: Story, values: dict[str, int], named_at: dict[str, _Shown]) -> list[Violation]:
     """Members of the cast that could not be drawn: a friend who is the hero, a kite made of iron."""
     broken = []
     for draw in story.draws:
@@ -292,15 +287,11 @@ def _broken_draws(
         distance = None
         if others:
             settled = min(others, key=lambda other: abs(other.start - here.start))
-            distance = _words_between(text, settled.start, here.start)
+            distance = abs(here.word - settled.word)
             sentence += ", given " + " and ".join(f'"{other.words}"' for other in others)
         words = (settled.words, here.words) if others else (here.words,)
         broken.append(Violation(here.slot.kind, words, distance, sentence, here.start, here.end))
     return broken
-
-
-def _words_between(text: str, one: int, other: int) -> int:
-    return text.count(" ", min(one, other), max(one, other))
 
 
 def _splits_a_word(text: str, position: int) -> bool:

@@ -68,9 +68,7 @@ class Draw:
     base: tuple[int, ...]  # the rows to draw from, or () when they hang on `parent`
     parent: str | None  # "toy" in `colour from toy.colours`
     link: tuple[tuple[int, ...], ...]  # row of the parent -> rows to draw from
-    excluded: tuple[
-        tuple[str, tuple[str, ...] | None], ...
-    ]  # (variable, None or the column that must differ)
+    excluded: tuple[tuple[str, tuple[str, ...] | None], ...]  # (variable, None or the column that must differ)
     known: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -90,9 +88,7 @@ class Draw:
             rows = self.base if self.parent is None else self.link[values[self.parent]]
             for name, column in self.excluded:
                 other = values[name]
-                rows = tuple(
-                    r for r in rows if (r != other if column is None else column[r] != column[other])
-                )
+                rows = tuple(r for r in rows if (r != other if column is None else column[r] != column[other]))
             self.known[key] = rows
         return self.known[key]
 
@@ -226,9 +222,7 @@ def measure_text(items: Iterable[Item]) -> tuple[int, float]:
         if isinstance(item, Fork):
             inner = [measure_text(option) for option in item.options]
             count *= sum(ways for ways, _ in inner)
-            entropy += math.fsum(
-                p * (h - math.log(p)) for p, (_, h) in zip(item.probabilities, inner, strict=True)
-            )
+            entropy += math.fsum(p * (h - math.log(p)) for p, (_, h) in zip(item.probabilities, inner, strict=True))
     return count, entropy
 
 
@@ -271,9 +265,7 @@ def _rows(node: Draw | Sum, values: Mapping[str, int]) -> tuple[int, ...]:
     row = node.row(values)
     if row is None:
         numbers = " ".join(f"{'+' if s > 0 else '-'} {node.words.values[values[n]]}" for s, n in node.terms)
-        node.at.refuse(
-            f"{node.name} can be {numbers.removeprefix('+ ')}, which list {node.words.name} does not have"
-        )
+        node.at.refuse(f"{node.name} can be {numbers.removeprefix('+ ')}, which list {node.words.name} does not have")
     return (row,)
 
 
