@@ -23,7 +23,7 @@ class AR(Transformer):
     def check_order(self, tokens: Tensor, order: GenerationOrder | None) -> GenerationOrder:
         """See `Transformer.check_order`; the only order that this model knows is left to right."""
         order = super().check_order(tokens, order)
-        if not order.is_sequential or (order.positions.diff(dim=-1) != 1).any():
+        if not order.is_left_to_right:
             raise ValueError(f"order={order} is not left to right, the only one that AR can follow; use ARMD")
         return order
 

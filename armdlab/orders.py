@@ -236,6 +236,11 @@ class GenerationOrder:
         return bool((self.blocks[..., -1] == self.length - 1).all())
 
     @cached_property
+    def is_left_to_right(self) -> bool:
+        """Whether every row is generated in reading order, one token at a time."""
+        return self.is_sequential and bool((self.positions.diff(dim=-1) == 1).all())
+
+    @cached_property
     def ranks(self) -> Tensor:
         """The inverse permutation, int64 like `positions`: the rank at which each text position is generated."""
         return self.positions.argsort(-1)
@@ -273,7 +278,7 @@ class GenerationOrder:
             return self
         # Asking an accelerator for a value stalls it: whatever the host needs to know goes along, and nothing is
         # validated twice.
-        _ = self.n_blocks, self.is_sequential
+        _ = self.n_blocks, self.is_sequential, self.is_left_to_right
         moved = object.__new__(GenerationOrder)
         for name, value in vars(self).items():
             moved.__dict__[name] = value.to(device) if isinstance(value, Tensor) else value

@@ -43,6 +43,9 @@ def test_left_to_right_is_reading_order_one_token_a_block():
     order = GenerationOrder.left_to_right(5)
     assert order.positions.tolist() == order.blocks.tolist() == [0, 1, 2, 3, 4]
     assert order.is_sequential
+    assert order.is_left_to_right
+    assert not GenerationOrder([1, 0], [0, 1]).is_left_to_right
+    assert not GenerationOrder([0, 1], [0, 0]).is_left_to_right
 
 
 def test_random_orders_reach_all_permutations_equally_often():

@@ -1,0 +1,132 @@
+"""Laws of devices: nothing assumes a CPU. On a GPU the real thing is run; elsewhere a fake accelerator finds mistakes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from strategies import random_tokens, tiny
+
+from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
+from armdlab.objectives import nll
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run this file on a GPU")
+ORDERS = [
+    GenerationOrder.left_to_right(8),
+    GenerationOrder.strided(8, 2),
+    GenerationOrder.random(8, batch_size=2, generator=torch.Generator().manual_seed(0)),
+    GenerationOrder.from_masking_times(torch.tensor([[1, 2, 2, 3, 1, 1, 3, 2], [1, 1, 1, 2, 2, 2, 3, 3]])),
+]
+
+
+@needs_gpu
+@pytest.mark.parametrize("order", ORDERS, ids=repr)
+def test_gpu_and_cpu_agree_on_every_logit(order):
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), 2, 8)
+    on_cpu = model(tokens, order)
+    torch.testing.assert_close(model.cuda()(tokens.cuda(), order).cpu(), on_cpu, atol=2e-4, rtol=2e-4)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cached_decoding_on_a_gpu_equals_one_full_pass(dtype):
+    model = tiny(ARMD, max_length=64).cuda()
+    with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        text = generate(model, length=64, streams=4, batch_size=4, seed=0)
+        steps = list(decode_steps(model, length=64, streams=4, batch_size=4, seed=0))
+        full = -nll(model, text, GenerationOrder.strided(64, 4), "none").double()
+    for step in steps:
+        difference = (step.log_probs - full[:, step.positions]).abs().max()
+        assert difference < (1e-4 if dtype == torch.float32 else 0.5)
+
+
+FAKE = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import backend_registration as registration
+
+class Module(registration._DummyBackendModule):
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16, torch.float16]
+
+registration._setup_privateuseone_for_python_backend("fakegpu", backend_module=Module())
+keep = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+keep.fallback(torch.library.fallthrough_kernel)
+
+from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
+from armdlab.masks import ALL_VISIBLE
+from armdlab.model import KVCache
+from armdlab.objectives import nll
+
+config = ARMDConfig(7, 8, n_layer=3, n_head=2, d_model=16)
+orders = [
+    GenerationOrder.left_to_right(8),
+    GenerationOrder.strided(8, 2),
+    GenerationOrder.random(8, batch_size=2),
+    GenerationOrder.from_masking_times(torch.tensor([[1, 2, 2, 3, 1, 1, 3, 2], [1, 1, 1, 2, 2, 2, 3, 3]])),
+]
+for order in orders:  # what the host asks of an order, it asks before the order moves
+    _ = order.n_blocks, order.is_sequential, order.is_left_to_right
+real_to = GenerationOrder.to
+
+def to(self, device):
+    # what a real .to would do, for tensors that only claim to be somewhere
+    if str(device) != "fakegpu:0":
+        return real_to(self, device)
+    out = object.__new__(GenerationOrder)
+    for name, value in vars(self).items():
+        is_tensor = isinstance(value, torch.Tensor)
+        out.__dict__[name] = torch.empty(value.shape, dtype=value.dtype, device="fakegpu") if is_tensor else value
+    return out
+
+GenerationOrder.to = to
+for cls in (AR, ARMD):
+    model = cls(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, value in list(module._parameters.items()):
+                if value is not None:
+                    fake = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
+                    module._parameters[name] = torch.nn.Parameter(fake)
+            for name, value in list(module._buffers.items()):
+                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
+        if PLANT:
+            model.rotary.cos = torch.empty(9, 4)
+        tokens = torch.empty(2, 8, dtype=torch.int64, device="fakegpu")
+        for order in orders[: 1 if cls is AR else None]:
+            loss = nll(model, tokens, order)
+            assert loss.device.type == "fakegpu", loss.device
+            loss.backward()
+        optimizer = torch.optim.AdamW(model.parameters())
+        optimizer.step()
+        cache = KVCache(config, 2, 8, model.bos.device, torch.float32)
+        at = torch.empty(0, dtype=torch.int64, device="fakegpu")
+        first = torch.empty(1, dtype=torch.int64, device="fakegpu")
+        logits = model.head(model.hidden(tokens[:, :0], at, first, ALL_VISIBLE, cache))
+        assert logits.device.type == "fakegpu"
+print("ran on a fake accelerator")
+"""
+
+
+def on_fake_accelerator(plant):
+    script = f"PLANT = {plant}\n{FAKE}"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+fake_works = pytest.mark.skipif(
+    not torch.__version__.startswith("2.13"), reason="the fake accelerator uses private parts of torch 2.13"
+)
+
+
+@fake_works
+def test_scoring_learning_and_decoding_keep_every_tensor_on_the_device_and_never_wait_for_it():
+    run = on_fake_accelerator(plant=False)
+    assert run.returncode == 0, run.stderr
+    assert "ran on a fake accelerator" in run.stdout
+
+
+@fake_works
+def test_the_fake_accelerator_catches_a_tensor_forgotten_on_the_cpu():
+    run = on_fake_accelerator(plant=True)
+    assert run.returncode != 0
+    assert "device" in run.stderr

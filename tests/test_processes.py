@@ -1,0 +1,62 @@
+"""Laws of several processes: they learn one model, from batches of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = """
+import json, sys
+import torch
+from armdlab import ARMD, ARMDConfig
+from armdlab.corpora import Text
+from armdlab.curriculum import Curriculum
+from armdlab.training import Plan, Training
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = ARMD(ARMDConfig(10, 16, n_layer=2, n_head=2, d_model=16))
+text = Text(torch.arange(400) % 10, n_characters=400)
+run = Training(model, text, Plan(9, Curriculum.for_steps(9, 16), batch_size=4, learning_rate=1e-2))
+first = run.batch(5)[0].tolist()
+losses = [step.loss for step in run.run()]
+rank = run.accelerator.process_index
+run.save(sys.argv[1])
+run.accelerator.wait_for_everyone()
+weights = torch.cat([p.detach().flatten() for p in run.bare_model.parameters()]).double()
+facts = {"world": run.accelerator.num_processes, "batch": first, "losses": losses, "weights": float(weights.sum())}
+open(f"{sys.argv[1]}/rank{rank}.json", "w").write(json.dumps(facts))
+run.accelerator.end_training()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_learn_one_model_from_batches_of_their_own(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            str(script),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert [facts["world"] for facts in ranks] == [2, 2]
+    assert ranks[0]["batch"] != ranks[1]["batch"]
+    assert ranks[0]["losses"] == ranks[1]["losses"]
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert {"model.safetensors", "training_state.safetensors"} <= {path.name for path in Path(tmp_path).iterdir()}
