@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -137,7 +138,7 @@ def train(
         **card,
     }
     try:
-        seconds, stopped = _watch(run)
+        seconds, stopped = _watch(run, held_out)
     except FloatingPointError:
         _save(run, out, card, held_out)
         progress.print(f"the last good weights are in {out}")
@@ -170,8 +171,14 @@ def _rehearse(model: ARMD, text: Text, plan: Plan, precision: str, minutes: floa
     return replace(plan, steps=steps, curriculum=curriculum, bf16=bf16)
 
 
-def _watch(run: Training) -> tuple[float, bool]:
-    """Train with a progress bar; Ctrl-C stops after the step at hand. Returns seconds, and whether it was stopped."""
+def _watch(run: Training, held_out: Text) -> tuple[float, bool]:
+    """Train with a progress bar, scoring held-out text after each lesson of the curriculum.
+
+    Ctrl-C lets the step at hand end, so that what is saved is whole; a second one does not wait.
+
+    Returns:
+        Seconds, and whether it was stopped.
+    """
     columns = (
         TextColumn("{task.fields[phase]:>13}"),
         BarColumn(),
@@ -179,17 +186,27 @@ def _watch(run: Training) -> tuple[float, bool]:
         TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
         TimeRemainingColumn(),
     )
-    started, steps = time.perf_counter(), run.run()
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, stop)
+    started, loss = time.perf_counter(), None
     with Progress(*columns, console=progress) as bar:
         task = bar.add_task("", total=run.plan.steps, completed=run.step, phase="", loss=float("nan"), rate=0.0)
-        try:
-            smooth = None
-            for step in steps:
-                smooth = step.loss if smooth is None else 0.9 * smooth + 0.1 * step.loss
-                bar.update(task, completed=step.step, phase=step.phase, loss=smooth, rate=step.tokens_per_second)
-        except KeyboardInterrupt:
-            return time.perf_counter() - started, True
-    return time.perf_counter() - started, False
+        for step in run.run():
+            loss = step.loss if loss is None else 0.9 * loss + 0.1 * step.loss
+            bar.update(task, completed=step.step, phase=step.phase, loss=loss, rate=step.tokens_per_second)
+            following = run.plan.curriculum.phase(step.step)
+            if following != step.phase and step.step < run.plan.steps:
+                progress.print(f"{step.phase}: {likelihood(run.bare_model, held_out, run.plan.curriculum.length)}")
+            if asked_to_stop:
+                break
+    signal.signal(signal.SIGINT, usual)
+    return time.perf_counter() - started, asked_to_stop
 
 
 def _save(run: Training, out: Path, card: dict[str, Any], held_out: Text) -> Likelihood:

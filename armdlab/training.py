@@ -197,7 +197,7 @@ class Training:
         moments = load_file(folder / STATE)
         for name, parameter in self.bare_model.named_parameters():
             state = self.optimizer.state[parameter]
-            state["step"] = torch.tensor(float(saved["step"]))
+            state["step"] = torch.tensor(float(saved["step"]), device=parameter.device)
             for key in ("exp_avg", "exp_avg_sq"):
                 state[key] = moments[f"{key}.{name}"].to(parameter.device)
         self.step = saved["step"]

@@ -1,4 +1,4 @@
-"""Laws of devices: nothing assumes a CPU. On a GPU the real thing is run; elsewhere a fake accelerator finds mistakes."""
+"""Laws of devices: nothing assumes a CPU. On a GPU the real thing runs; elsewhere a fake one finds mistakes."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 import torch
 from strategies import random_tokens, tiny
 
-from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
+from armdlab import ARMD, GenerationOrder, decode_steps, generate
 from armdlab.objectives import nll
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run this file on a GPU")
