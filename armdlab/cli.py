@@ -61,12 +61,13 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("ARMDLAB_DEBUG"):
             raise
-        progress.print(f"[bold red]error:[/] {Styled(str(error)).plain}", soft_wrap=True, highlight=False, markup=True)
+        progress.print(Styled.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2)
 
 
 @app.command()
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
     corpus: Annotated[str, typer.Option(help="manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
     minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
@@ -94,6 +95,7 @@ def train(
         armdlab train --corpus file:novel.txt --out runs/novel --resume
     """
     if resume:
+        _refuse_new_settings(context)
         lab, plan = load(out), load_plan(out)
         model, tokenizer, card = lab.model, lab.tokenizer, lab.card
         corpus = card.get("corpus", corpus)
@@ -150,6 +152,14 @@ def train(
     _answer(as_json, {"out": str(out), **_read_card(out)}, f"after:  {after}\nsaved in {out}")
     if stopped:
         raise typer.Exit(130)
+
+
+def _refuse_new_settings(context: typer.Context) -> None:
+    """A resumed run follows the plan that it was saved with: say so rather than ignore what was asked."""
+    asked = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+    extra = sorted(f"--{name.replace('_', '-')}" for name in set(asked) - {"out", "resume", "as_json"})
+    if extra:
+        raise ValueError(f"--resume goes on with the plan saved in DIR; leave out {', '.join(extra)}")
 
 
 def _rehearse(model: ARMD, text: Text, plan: Plan, precision: str, minutes: float | None) -> Plan:

@@ -176,7 +176,11 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             ["train", "--out", "{model}", "--steps", "5"],
             "error: {model} holds a model already; go on with --resume, or choose another --out",
         ),
-        (["train", "--out", "{new}", "--steps", "5", "--resume"], "error: {new} is no folder here"),
+        (
+            ["train", "--out", "{model}", "--seed", "5", "--n-layer", "3", "--resume"],
+            "error: --resume goes on with the plan saved in DIR; leave out --n-layer, --seed",
+        ),
+        (["train", "--out", "{new}", "--resume"], "error: {new} is no folder here"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
         (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
