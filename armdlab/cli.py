@@ -25,7 +25,7 @@ from rich.text import Text as Styled
 
 import armdlab
 from armdlab import corpora
-from armdlab.checkpoints import write_json
+from armdlab.checkpoints import read_json, write_json
 from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum
 from armdlab.decoding import decode_steps
@@ -97,8 +97,7 @@ def train(
     if resume:
         _refuse_new_settings(context)
         lab, plan = load(out), load_plan(out)
-        model, tokenizer, card = lab.model, lab.tokenizer, lab.card
-        corpus = card.get("corpus", corpus)
+        model, tokenizer, corpus = lab.model, lab.tokenizer, lab.card.get("corpus", corpus)
         splits = corpora.load(corpus, seed=plan.seed)
     else:
         if (minutes is None) == (steps is None):
@@ -107,49 +106,40 @@ def train(
             raise ValueError(f"minutes={minutes} must be above 0; 2 is a good start")
         if (out / CARD).exists():
             raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
+        plan = Plan(
+            steps or 1, Curriculum.for_steps(steps or 1, length, seed=seed), batch_size, learning_rate, seed=seed
+        )
         splits = corpora.load(corpus, seed=seed)
         progress.print(f"learning a tokenizer of {vocab_size} ids from {corpus}")
         tokenizer = Tokenizer.train(splits["train"]["text"], vocab_size)
         torch.manual_seed(seed)
         sizes = {"n_layer": n_layer, "n_head": n_head, "d_model": d_model, "dropout": dropout}
-        model, card = ARMD(ARMDConfig(tokenizer.vocab_size, length, **sizes)), {}
-        plan = None
+        model = ARMD(ARMDConfig(tokenizer.vocab_size, length, **sizes))
+    model.to(_fastest(None))
     text = Text.encode(splits["train"]["text"], tokenizer)
     held_out = Text.encode(splits["validation"]["text"], tokenizer, at_most=VALIDATION_TOKENS)
-    model.to(_fastest(None))
-    if plan is None:
-        curriculum = Curriculum.for_steps(steps or 1, length, seed=seed)
-        plan = Plan(steps or 1, curriculum, batch_size, learning_rate, seed=seed)
-        plan = _rehearse(model, text, plan, precision, minutes)
-    run = Training(model, text, plan)
     if resume:
+        run, card = Training(model, text, plan), lab.card
         run.resume(out)
         progress.print(f"resuming at step {run.step} of {plan.steps}")
-        before = None
     else:
-        before = likelihood(run.bare_model, held_out, plan.curriculum.length)
+        run = Training(model, text, _rehearse(model, text, plan, precision, minutes))
+        before = likelihood(run.bare_model, held_out, length)
         progress.print(f"before: {before}")
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
-    card = {
-        "command": shlex.join(["armdlab", *sys.argv[1:]]),
-        "corpus": corpus,
-        "seed": plan.seed,
-        "seconds": 0.0,
-        "before": before and before.nats_per_token,
-        **card,
-    }
+        command = shlex.join(["armdlab", *sys.argv[1:]])
+        card = {"command": command, "corpus": corpus, "seed": seed, "seconds": 0.0, "before": before.nats_per_token}
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(out)
     try:
         seconds, stopped = _watch(run, held_out)
     except FloatingPointError:
         _save(run, out, card, held_out)
         progress.print(f"the last good weights are in {out}")
         raise
-    card["seconds"] += seconds
-    after = _save(run, out, card, held_out)
+    after = _save(run, out, card | {"seconds": card["seconds"] + seconds}, held_out)
     if stopped:
-        progress.print(f"stopped at step {run.step} of {plan.steps}; saved in {out}, go on with --resume")
-    _answer(as_json, {"out": str(out), **_read_card(out)}, f"after:  {after}\nsaved in {out}")
+        progress.print(f"stopped at step {run.step} of {run.plan.steps}; saved in {out}, go on with --resume")
+    _answer(as_json, {"out": str(out), **read_json(out / CARD)}, f"after:  {after}\nsaved in {out}")
     if stopped:
         raise typer.Exit(130)
 
@@ -376,10 +366,6 @@ def _fastest(device: str | None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CARD).read_text(encoding="utf-8"))
 
 
 def _answer(as_json: bool, facts: dict[str, Any], text: str) -> None:

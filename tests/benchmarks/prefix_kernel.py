@@ -1,0 +1,136 @@
+"""Where must prefix aggregation start, so that the model learns? (ablation of eq. 6 on two corpora)
+
+Each variant trains for the same steps, left to right only, from the same seed, on the same batches; printed are exact
+held-out nats per token. Results and what follows from them stand in README.md beside this file.
+
+    python tests/benchmarks/prefix_kernel.py --corpus manual --seeds 0 1
+    python tests/benchmarks/prefix_kernel.py --corpus kjv --variants AR "base 10" random
+"""
+
+import argparse
+import statistics
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from armdlab import AR, ARMD, ARMDConfig, corpora
+from armdlab.corpora import Text
+from armdlab.curriculum import Curriculum
+from armdlab.evaluation import likelihood
+from armdlab.tokenization import Tokenizer
+from armdlab.training import Plan, Training
+
+
+class RandomStart(ARMD):
+    """Position embeddings start as noise, as any other embedding does."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        nn.init.normal_(self.position, std=0.02)
+
+
+class Scaled(ARMD):
+    """Position embeddings of another length: Adam then moves the kernel faster (short) or slower (long)."""
+
+    def __init__(self, config, length):
+        super().__init__(config)
+        with torch.no_grad():
+            self.position.mul_(length)
+
+
+class ByCount(ARMD):
+    """G^0 divided by the root of the number of tokens seen, in the place of a norm."""
+
+    def first_targets(self, x, x_at, g_at, masks, cache):
+        kernel = masks.target_to_evidence.apply(self.position[g_at] @ self.position[x_at].mT)
+        seen = torch.arange(1, kernel.shape[-2] + 1).sqrt().unsqueeze(-1)
+        return kernel @ x / seen, g_at
+
+
+class Heads(ARMD):
+    """Four kernels of `d_position` each, on a quarter of the features each."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.position = nn.Parameter(self.position.detach().repeat(1, 4))
+
+    def first_targets(self, x, x_at, g_at, masks, cache):
+        triples = zip(self.position[x_at].chunk(4, -1), self.position[g_at].chunk(4, -1), x.chunk(4, -1), strict=True)
+        heads = [masks.target_to_evidence.apply(g_pe @ x_pe.mT) @ part for x_pe, g_pe, part in triples]
+        return self.prefix_norm(torch.cat(heads, -1)), g_at
+
+
+class Constant(ARMD):
+    """A learned constant added to G^0."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.constant = nn.Parameter(torch.zeros(config.d_model))
+
+    def first_targets(self, *rows):
+        g, g_at = super().first_targets(*rows)
+        return g + self.constant, g_at
+
+
+class Projected(ARMD):
+    """Values of the sum go through a matrix of their own."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.value = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def first_targets(self, x, *rows):
+        return super().first_targets(self.value(x), *rows)
+
+
+VARIANTS = {
+    "AR": AR,
+    "random": RandomStart,
+    **{f"base {base}": lambda c, b=base: ARMD(replace(c, position_base=float(b))) for base in (10_000, 100, 30, 10, 5)},
+    **{f"d_pe {d}": lambda c, d=d: ARMD(replace(c, d_position=d)) for d in (32, 128, 256)},
+    "d_pe 128, base 30": lambda c: ARMD(replace(c, d_position=128, position_base=30.0)),
+    "length 3": lambda c: Scaled(c, 3.0),
+    "length 0.3": lambda c: Scaled(c, 0.3),
+    "no norm": ByCount,
+    "4 heads": Heads,
+    "constant": Constant,
+    "projected": Projected,
+    "L2s = 1": lambda c: ARMD(replace(c, n_two_stream=1)),
+    "L2s = L": lambda c: ARMD(replace(c, n_two_stream=c.n_layer)),
+}
+
+
+def train(build, config, text, steps, seed):
+    """Train one variant and return it."""
+    torch.manual_seed(seed)
+    model = build(config)
+    never = Curriculum(config.max_length, steps, steps, steps, rho=0)
+    for _ in Training(model, text, Plan(steps, never, seed=seed)).run():
+        pass
+    return model
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="manual")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    a = parser.parse_args()
+
+    splits = corpora.load(a.corpus)
+    tokenizer = Tokenizer.train(splits["train"]["text"], 1024)
+    text = Text.encode(splits["train"]["text"], tokenizer)
+    held_out = Text.encode(splits["validation"]["text"], tokenizer, at_most=20_000)
+    config = ARMDConfig(tokenizer.vocab_size, 128, n_layer=4, n_head=4, d_model=128)
+    print(f"{a.corpus}: 4 layers, width 128, rows of 128, {a.steps} steps of 2,048 tokens, seeds {a.seeds}")
+    for name in a.variants:
+        models = [train(VARIANTS[name], config, text, a.steps, seed) for seed in a.seeds]
+        nats = [likelihood(model, held_out, 128).nats_per_token for model in models]
+        each = " ".join(f"{value:.3f}" for value in nats)
+        print(f"{name:20} {statistics.mean(nats):.3f} nats a token   ({each})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
