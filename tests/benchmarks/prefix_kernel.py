@@ -31,12 +31,12 @@ class RandomStart(ARMD):
 
 
 class Scaled(ARMD):
-    """Position embeddings of another length: Adam then moves the kernel faster (short) or slower (long)."""
+    """Position embeddings of another length: Adam then turns the kernel faster (short) or slower (long)."""
 
     def __init__(self, config, length):
         super().__init__(config)
         with torch.no_grad():
-            self.position.mul_(length)
+            self.position.mul_(length / self.position[0].norm())
 
 
 class ByCount(ARMD):
@@ -90,8 +90,7 @@ VARIANTS = {
     **{f"base {base}": lambda c, b=base: ARMD(replace(c, position_base=float(b))) for base in (10_000, 100, 30, 10, 5)},
     **{f"d_pe {d}": lambda c, d=d: ARMD(replace(c, d_position=d)) for d in (32, 128, 256)},
     "d_pe 128, base 30": lambda c: ARMD(replace(c, d_position=128, position_base=30.0)),
-    "length 3": lambda c: Scaled(c, 3.0),
-    "length 0.3": lambda c: Scaled(c, 0.3),
+    **{f"length {length}": lambda c, length=length: Scaled(c, length) for length in (3.0, 1.0, 0.1)},
     "no norm": ByCount,
     "4 heads": Heads,
     "constant": Constant,
