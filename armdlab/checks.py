@@ -1,0 +1,139 @@
+"""Is what you wrote right, and if not, which mistake is it? (the exercises' judges)
+
+A judge calls the learner's function on inputs on which typical mistakes cannot pass, goes from shape to single cells,
+and names the first mistake that it finds. It never raises: an error in the learner's code becomes a sentence, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from armdlab.masks import causal_mask, strictly_causal_mask
+from armdlab.orders import GenerationOrder
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge found.
+
+    Args:
+        passed: whether every law held.
+        sentence: what was checked, or which mistake was found and how to see it.
+    """
+
+    passed: bool
+    sentence: str
+
+    def __repr__(self) -> str:
+        return f"{'passed' if self.passed else 'not yet'}: {self.sentence}"
+
+
+# Ties, a position that is masked alone, and times whose order is not that of the positions
+TIMES = ([2, 3, 1, 3, 2, 1], [1, 2, 3], [4, 4, 4, 4], [3, 1, 4, 1, 5])
+
+
+def order_from_masking(function: Callable[[list[int]], list[list[int]]]) -> Verdict:
+    """Judge a function that turns masking times tau into steps of positions, made together, in the order of making."""
+    for times in TIMES:
+        steps, trouble = _call(function, list(times))
+        if trouble:
+            return trouble
+        if not isinstance(steps, list) or not all(isinstance(step, list) for step in steps):
+            return Verdict(False, f"for times {times} a list of lists of positions is wanted; yours is {steps!r}")
+        expected = [step.tolist() for step in GenerationOrder.from_masking_times(times).steps()]
+        found = [sorted(step) for step in steps]
+        if found == expected:
+            continue
+        if found == expected[::-1]:
+            return Verdict(
+                False,
+                f"your order is reversed: for times {times} it begins with {found[0]}, which was masked first; "
+                "what was masked LAST is generated first",
+            )
+        made, wanted = list(itertools.chain(*found)), list(itertools.chain(*expected))
+        if sorted(made) != list(range(len(times))):
+            return Verdict(
+                False, f"for times {times} every position 0 to {len(times) - 1} must appear once; found {found}"
+            )
+        if made == wanted or len(found) == len(times):
+            a, b = next((s[0], s[1]) for s in expected if len(s) > 1)
+            return Verdict(
+                False,
+                f"ties are split: for times {times} positions {a} and {b} were masked at the same step, "
+                "so they must share a block",
+            )
+        return Verdict(False, f"for times {times} the steps should be {expected}; yours are {found}")
+    return Verdict(True, f"4 of 4 masking processes become the right order: {', '.join(map(str, TIMES))}")
+
+
+def masks(function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Verdict:
+    """Judge a function that turns the block of each rank, int64 (N,), into M^c and M^sc, both bool (N, N)."""
+    for order in (GenerationOrder.strided(6, 2), GenerationOrder.blockwise(5, 3), GenerationOrder.left_to_right(3)):
+        blocks = order.blocks
+        pair, trouble = _call(function, blocks.clone())
+        if trouble:
+            return trouble
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(mask, Tensor) for mask in pair)):
+            return Verdict(False, f"return two tensors, M^c and M^sc; yours is {type(pair).__name__}")
+        wanted = {"M^c": causal_mask(order), "M^sc": strictly_causal_mask(order)}
+        for (name, expected), found in zip(wanted.items(), pair, strict=True):
+            fault = _mask_fault(name, found, expected, blocks)
+            if fault:
+                return Verdict(False, fault)
+    return Verdict(True, "6 of 6 masks are right: two for each of a strided, a blockwise and a left-to-right order")
+
+
+def leaks(changes: Tensor, order: GenerationOrder, *, wanted: int) -> Verdict:
+    """Judge whether an order makes a model leak in so many cells.
+
+    Args:
+        changes: float (N, N), how far each output moves at [changed token, output], as `figures.leak_matrix` gives it.
+        order: the learner's order, without a batch axis.
+        wanted: number of leaking cells.
+    """
+    found = int((changes > 0)[~strictly_causal_mask(order, in_text_order=True).T].sum())
+    if found == wanted:
+        return Verdict(True, f"{order} leaks in exactly {wanted} cells")
+    sizes = torch.bincount(order.blocks).tolist()
+    more = "larger" if found < wanted else "smaller"
+    return Verdict(False, f"your blocks of sizes {sizes} leak in {found} cells, not in {wanted}; try {more} blocks")
+
+
+def _mask_fault(name: str, found: Tensor, expected: Tensor, blocks: Tensor) -> str | None:
+    where = f"for blocks {blocks.tolist()}"
+    if found.shape != expected.shape:
+        return f"{where} {name} has shape {tuple(found.shape)}; it should be {tuple(expected.shape)}, a row a token"
+    if found.dtype != torch.bool:
+        return f"{where} {name} holds {found.dtype}; compare block numbers, and you get booleans"
+    if torch.equal(found, expected):
+        return None
+    if torch.equal(found, expected.T):
+        return (
+            f"{where} {name} is transposed: row n says what token n may SEE, so compare the key's block with the row's"
+        )
+    n, i = (found != expected).nonzero()[0].tolist()
+    if name == "M^c" and torch.equal(found, blocks[None, :] < blocks[:, None]):
+        return f"{where} you used < where M^c needs <=: token {n} cannot see token {i} of its own block"
+    if name == "M^sc" and torch.equal(found, blocks[None, :] <= blocks[:, None]):
+        return f"{where} you used <= where M^sc needs <: token {n} sees token {i} of its own block, which is a leak"
+    if torch.equal(found, torch.ones_like(found).tril(0 if name == "M^c" else -1)):
+        return f"{where} {name} is the plain triangle: token {n} and token {i} are compared by rank, not by block"
+    verb = "may" if expected[n, i] else "may not"
+    return f"{where} token {n} {verb} see token {i} in {name}, since their blocks are {blocks[n]} and {blocks[i]}"
+
+
+def _call(function: Callable, argument: object) -> tuple[object, Verdict | None]:
+    """Run the learner's function; an error or an unfilled stub becomes a verdict."""
+    try:
+        result = function(argument)
+    except Exception as error:  # a learner's code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        return None, Verdict(False, f"your function stopped with {reason}; it was called with {argument!r}")
+    if result is None or result is ...:
+        return None, Verdict(False, "nothing is returned yet: fill in the stub above, run it, then run this cell again")
+    return result, None

@@ -1,0 +1,107 @@
+"""What does a lesson ask for besides the package itself? (the notebooks' front door)"""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import FunctionType, ModuleType
+
+import torch
+
+from armdlab.checks import Verdict
+from armdlab.questions import QUESTIONS
+from armdlab.trained import Lab, load
+
+__all__ = ["Lab", "Shown", "finish", "load", "predict", "report", "show_source", "start"]
+
+LESSONS = {"01": "Masking is an order"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Text that a notebook shows as Markdown, and a terminal as it is."""
+
+    markdown: str
+
+    def __repr__(self) -> str:
+        return self.markdown
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def start(lesson: str, *, seed: int = 0) -> None:
+    """Open a lesson: fix chance, and say in one line what it runs on.
+
+    Args:
+        lesson: its number, such as "01".
+        seed: of torch's global stream of chance.
+
+    Raises:
+        ValueError: if there is no such lesson.
+    """
+    if lesson not in LESSONS:
+        raise ValueError(f"lesson={lesson!r} does not exist; choose one of {', '.join(LESSONS)}")
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    versions = f"armdlab {version('armdlab')}, torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"Lesson {lesson}, {LESSONS[lesson]}: {versions}, device {device}, seed {seed}")
+
+
+def predict(question: str, *, guess: str) -> Shown:
+    """Commit to a guess, then see the answer and why.
+
+    Args:
+        question: its name in `armdlab.questions`; what is asked stands above the cell.
+        guess: the learner's letter; change it in the cell, then run the cell.
+
+    Raises:
+        ValueError: if there is no such question, or `guess` is none of its letters.
+    """
+    if question not in QUESTIONS:
+        raise ValueError(f"question={question!r} does not exist; choose one of {', '.join(QUESTIONS)}")
+    asked = QUESTIONS[question]
+    if guess not in asked.letters:
+        raise ValueError(f"guess={guess!r} is none of {', '.join(asked.letters)}; put your letter there, run it again")
+    is_right = guess == asked.answer
+    verdict = f"You said **{guess}**, and so it is" if is_right else f"You said **{guess}**; it is **{asked.answer}**"
+    return Shown(f"{verdict}: {asked.because}")
+
+
+def report(**numbers: object) -> None:
+    """Print named results, one a line; floats to four decimals, so that a lesson reads the same on every machine.
+
+    >>> report(cells=12, share=1 / 3)
+    cells: 12
+    share: 0.3333
+    """
+    for name, value in numbers.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        print(f"{name.replace('_', ' ')}: {shown}")
+
+
+def show_source(thing: FunctionType | type | ModuleType) -> Shown:
+    """Show the package's own code, as it is at this moment."""
+    thing = inspect.unwrap(getattr(thing, "__func__", thing))
+    where = f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else thing.__name__
+    return Shown(f"`{where}`\n\n```python\n{inspect.getsource(thing).rstrip()}\n```")
+
+
+def finish(lesson: str, **verdicts: Verdict) -> Shown:
+    """Close a lesson: which exercises passed in this session, and what comes next.
+
+    Args:
+        lesson: its number.
+        verdicts: name of an exercise -> what its judge said.
+    """
+    lines = [f"- {'passed' if v.passed else 'still open'}: {name.replace('_', ' ')}" for name, v in verdicts.items()]
+    passed = sum(verdict.passed for verdict in verdicts.values())
+    numbers = list(LESSONS)
+    following = numbers[numbers.index(lesson) + 1 :]
+    ending = (
+        f"Next: lesson {following[0]}, {LESSONS[following[0]]}." if following else "This is the last lesson so far."
+    )
+    listed = "\n".join(lines)
+    return Shown(f"**{passed} of {len(verdicts)} exercises passed in this session**\n\n{listed}\n\n{ending}")
