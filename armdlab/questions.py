@@ -32,7 +32,7 @@ QUESTIONS = {
     "mask-alone": Question(
         "abc",
         "b",
-        "in a transformer the row of token n starts as the embedding of x_n itself. Its query, and the residual stream, "
-        "which no mask touches, hold the very token that is to be predicted.",
+        "in a transformer the row of token n starts as the embedding of x_n itself. Its query, and the residual "
+        "stream, which no mask touches, hold the very token that is to be predicted.",
     ),
 }

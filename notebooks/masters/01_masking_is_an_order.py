@@ -91,10 +91,11 @@ figures.ribbon(order, words)
 # follows walks over it. Given `times`, return the list of steps. Each step is the list of positions made together, and
 # what was masked last comes first. For `[2, 3, 1, 3, 2, 1]` that is `[[1, 3], [0, 4], [2, 5]]`.
 
+
 # %%
 def steps_from_masking(times: list[int]) -> list[list[int]]:
     ### BEGIN SOLUTION
-    ### STUB: ...  # your code
+    ### STUB: return None  # your code
     latest_first = sorted(set(times), reverse=True)
     return [[j for j, tau in enumerate(times) if tau == t] for t in latest_first]
     ### END SOLUTION
@@ -147,10 +148,11 @@ lab.predict("blocks-of-three", guess="b")
 # wrong one trains to a wonderful loss and cannot write a word. Given `blocks`, the int64 tensor of $B(n)$ for each rank,
 # return `M^c` and `M^sc` as two boolean tensors of shape `(N, N)`.
 
+
 # %%
 def two_masks(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     ### BEGIN SOLUTION
-    ### STUB: ...  # your code
+    ### STUB: return None  # your code
     rows, columns = blocks[:, None], blocks[None, :]
     return columns <= rows, columns < rows
     ### END SOLUTION
@@ -265,7 +267,11 @@ lab.predict("mask-alone", guess="a")
 # %%
 config = ARMDConfig(vocab_size=6, max_length=6, n_layer=4, n_head=2, d_model=32)
 tokens = torch.tensor([[0, 1, 2, 3, 0, 4]])
-models = {"ARMD": ARMD(config), "right mask, wrong query": LeakyQuery(config), "right query, wrong mask": LeakyMask(config)}
+models = {
+    "ARMD": ARMD(config),
+    "right mask, wrong query": LeakyQuery(config),
+    "right query, wrong mask": LeakyMask(config),
+}
 changes = {name: figures.leak_matrix(model.eval(), tokens, order) for name, model in models.items()}
 forbidden = ~strictly_causal_mask(order, in_text_order=True).T
 lab.report(**{name.replace(",", ""): f"{int((c > 0)[forbidden].sum())} leaks" for name, c in changes.items()})

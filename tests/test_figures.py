@@ -1,0 +1,98 @@
+"""Laws of figures and of the notebooks' front door."""
+
+import re
+import struct
+
+import pytest
+import torch
+from strategies import random_tokens, tiny
+
+from armdlab import ARMD, GenerationOrder, checks, figures, lab
+from armdlab.baselines import LeakyQuery
+from armdlab.masks import may_see
+
+WORDS = ["the", "cat", "sat", "on", "the", "mat"]
+TIMES = [2, 3, 1, 3, 2, 1]
+ORDER = GenerationOrder.from_masking_times(TIMES)
+
+
+def size(picture):
+    assert picture.png.startswith(b"\x89PNG")
+    return struct.unpack(">II", picture.png[16:24])
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: figures.masking(TIMES, WORDS), "A grid of 4 steps by 6 words. Masked: the at step 2, cat at step 3"),
+        (lambda: figures.ribbon(ORDER, WORDS), "First cat with on; then the with the; then sat with mat."),
+        (lambda: figures.masks(ORDER, WORDS), "M^c allows 24 cells, M^sc 12"),
+        (lambda: figures.masks(ORDER, WORDS, in_text_order=True), "matrices in text order"),
+        (lambda: figures.leaks({"A": torch.ones(6, 6)}, WORDS, ORDER), "A: 24 leaks."),
+        (figures.overview, "four streams write a text"),
+    ],
+)
+def test_a_picture_shows_itself_with_words_and_is_drawn_alike_twice(draw, words):
+    picture, again = draw(), draw()
+    assert words in picture.alt
+    assert min(size(picture)) > 100
+    assert picture.png == again.png
+    bundle = picture._repr_mimebundle_()
+    assert bundle["text/plain"] == picture.alt
+    assert 'alt="' in bundle["text/html"]
+    assert "0x" not in repr(picture)
+
+
+def test_words_of_a_user_are_text_and_not_markup():
+    hostile = ["<script>", '"', "&", "naïve", "\u202eabc", "mat"]
+    shown = figures.ribbon(ORDER, hostile)._repr_mimebundle_()["text/html"]
+    assert "<script>" not in shown
+    assert shown.count("<") == 1
+
+
+def test_a_picture_is_saved_as_png(tmp_path):
+    figures.ribbon(ORDER, WORDS).save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_leak_matrix_is_zero_exactly_where_causality_demands_it():
+    tokens = random_tokens(tiny(ARMD), 1, 6)
+    blocks = ORDER.blocks_in_text_order
+    may_move = blocks[:, None] < blocks[None, :]  # [changed, output]
+    clean, leaky = (figures.leak_matrix(tiny(cls), tokens, ORDER) > 0 for cls in (ARMD, LeakyQuery))
+    assert torch.equal(clean, may_move)
+    assert (leaky & ~may_move).sum() == 10
+
+
+def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
+    lab.start("01", seed=3)
+    line = capsys.readouterr().out
+    assert re.fullmatch(
+        r"Lesson 01, Masking is an order: armdlab \S+, torch \S+, Python \S+, device \w+, seed 3\n", line
+    )
+    assert torch.initial_seed() == 3
+    with pytest.raises(ValueError, match=r"^lesson='99' does not exist; choose one of 01"):
+        lab.start("99")
+
+
+def test_a_guess_is_answered_with_its_reason():
+    assert repr(lab.predict("mask-alone", guess="a")).startswith("You said **a**; it is **b**: in a transformer")
+    assert repr(lab.predict("mask-alone", guess="b")).startswith("You said **b**, and so it is: ")
+    with pytest.raises(ValueError, match=r"^guess='z' is none of a, b, c; put your letter there, run it again$"):
+        lab.predict("mask-alone", guess="z")
+    with pytest.raises(ValueError, match=r"^question='x' does not exist; choose one of written-first"):
+        lab.predict("x", guess="a")
+
+
+def test_source_is_shown_as_it_is():
+    shown = lab.show_source(may_see)
+    assert shown._repr_markdown_().startswith("`armdlab.masks.may_see`\n\n```python\ndef may_see(")
+    assert "class GenerationOrder" in repr(lab.show_source(GenerationOrder))
+    assert "def strided(" in repr(lab.show_source(GenerationOrder.strided))
+
+
+def test_finish_counts_what_passed_in_this_session():
+    done, open_ = checks.Verdict(True, "all of it"), checks.Verdict(False, "not this")
+    text = repr(lab.finish("01", one_thing=done, another=open_))
+    assert text.startswith("**1 of 2 exercises passed in this session**")
+    assert "- passed: one thing\n- still open: another" in text

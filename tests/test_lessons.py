@@ -1,0 +1,206 @@
+"""Laws of the lessons: they come from their masters, say what they show, and judge fairly."""
+
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from armdlab import GenerationOrder, checks
+from armdlab.baselines import LeakyMask
+from armdlab.figures import leak_matrix
+from armdlab.masks import causal_mask, strictly_causal_mask
+from armdlab.questions import QUESTIONS
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+sys.path.insert(0, str(FOLDER))
+import make_lessons  # noqa: E402
+
+LESSONS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = [*LESSONS, *sorted((FOLDER / "solutions").glob("*.ipynb"))]
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+
+
+def cells(path, kind=None):
+    return [c for c in nbformat.read(path, as_version=4).cells if kind is None or c.cell_type == kind]
+
+
+def outputs(path):
+    return [output for cell in cells(path, "code") for output in cell.outputs]
+
+
+def test_every_master_has_its_lesson_and_its_solution_and_they_are_fresh():
+    masters = make_lessons.masters()
+    assert masters
+    assert len(NOTEBOOKS) == 2 * len(masters)
+    assert [path for master in masters for path in make_lessons.stale(master)] == []
+
+
+def test_a_changed_master_makes_its_notebooks_stale(tmp_path, monkeypatch):
+    master = make_lessons.masters()[0]
+    changed = tmp_path / master.name
+    changed.write_text(master.read_text().replace("N = 6", "N = 7"))
+    assert changed.read_text() != master.read_text()
+    assert len(make_lessons.stale(changed)) == 2
+
+
+@each_notebook
+def test_every_code_cell_was_run_in_order(path):
+    counts = [cell.execution_count for cell in cells(path, "code")]
+    assert counts == list(range(1, len(counts) + 1))  # nbval never compares a cell whose count is null
+
+
+@each_notebook
+def test_nothing_stored_depends_on_a_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert "widgets" not in nbformat.read(path, as_version=4).metadata
+    assert not re.search(r"0x[0-9a-f]{6,}", text), "an address of an object"
+    assert not re.search(r"(/home/|/root/|/Users/|/work/|/tmp/|C:\\\\)", text), "a path of one machine"
+    assert not [o for o in outputs(path) if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@each_notebook
+def test_every_picture_has_words(path):
+    pictures = [o.data["text/html"] for o in outputs(path) if "<img" in o.get("data", {}).get("text/html", "")]
+    assert 4 <= len(pictures) <= 8
+    for picture in pictures:
+        alt = re.search(r'alt="([^"]*)"', picture)
+        assert alt
+        assert len(alt[1]) > 40
+    assert not [o for o in outputs(path) if "image/png" in o.get("data", {})], "an image that comes without words"
+    for cell in cells(path, "markdown"):
+        assert not re.search(r"!\[\]\(", cell.source)
+
+
+@each_notebook
+def test_headings_go_down_one_level_at_a_time_and_cells_are_short(path):
+    headings = [len(h) for cell in cells(path, "markdown") for h in re.findall(r"^(#+) ", cell.source, re.MULTILINE)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(headings))
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells(path, "code"))
+    assert lengths[-1] <= 25
+    assert lengths[len(lengths) // 2] <= 6
+    assert 25 <= len(cells(path)) <= 45
+
+
+@each_notebook
+def test_links_to_files_lead_somewhere(path):
+    for cell in cells(path, "markdown"):
+        found = re.findall(r"\]\(([^)#\s]+)", cell.source) + re.findall(r'href="([^"#]+)"', cell.source)
+        for target in found:
+            if not target.startswith("http"):
+                home = FOLDER if path.parent.name == "solutions" else path.parent
+                assert (home / target).exists(), target
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_lesson_and_solution_differ_in_exercises_only(path):
+    pairs = list(zip(cells(path), cells(FOLDER / "solutions" / path.name), strict=True))
+    differing = [(a, b) for a, b in pairs[1:] if a.source != b.source]
+    assert 2 <= len(differing) <= 3
+    for lesson, solution in differing:
+        assert lesson.cell_type == "code"
+        assert "your code" in lesson.source or "change this" in lesson.source
+        assert "SOLUTION" not in solution.source
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_stubs_are_judged_open_and_solutions_passed(path):
+    for source, expected in ((path, "not yet"), (FOLDER / "solutions" / path.name, "passed")):
+        judged = [c for c in cells(source, "code") if re.search(r"= checks\.", c.source)]
+        assert len(judged) >= 2
+        assert all(c.outputs[-1].data["text/plain"].startswith(expected) for c in judged)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_questions_are_asked_before_they_are_answered(path):
+    asked = [
+        re.search(r'lab\.predict\("([^"]+)"', cell.source)[1]
+        for cell in cells(path, "code")
+        if "lab.predict" in cell.source
+    ]
+    assert len(asked) >= 3
+    assert set(asked) <= QUESTIONS.keys()
+    assert all(QUESTIONS[name].answer in QUESTIONS[name].letters for name in asked)
+
+
+# ---------------------------------------------------------------------------------------------------- the judges
+
+
+def right_steps(times):
+    return [[j for j, tau in enumerate(times) if tau == t] for t in sorted(set(times), reverse=True)]
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda times: None, "nothing is returned yet: fill in the stub above"),
+        (lambda times: right_steps(times)[::-1], "your order is reversed: for times [2, 3, 1, 3, 2, 1] it begins with"),
+        (
+            lambda times: [[j] for step in right_steps(times) for j in step],
+            "ties are split: for times [2, 3, 1, 3, 2, 1] positions 1 and 3 were masked at the same step",
+        ),
+        (lambda times: right_steps(times)[1:], "every position 0 to 5 must appear once"),
+        (lambda times: times[9], "your function stopped with IndexError: list index out of range"),
+        (lambda times: 3, "a list of lists of positions is wanted; yours is 3"),
+        (
+            lambda times: [*right_steps(times)[:-2], right_steps(times)[-1], right_steps(times)[-2]],
+            "the steps should be",
+        ),
+    ],
+)
+def test_judge_of_orders_names_the_mistake(function, sentence):
+    verdict = checks.order_from_masking(function)
+    assert not verdict.passed
+    assert sentence in repr(verdict)
+
+
+def test_judge_of_orders_passes_the_right_answer_in_any_form():
+    assert checks.order_from_masking(right_steps).passed
+    assert checks.order_from_masking(lambda times: [step[::-1] for step in right_steps(times)]).passed
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda b: None, "nothing is returned yet"),
+        (lambda b: (b[None] < b[:, None], b[None] < b[:, None]), "you used < where M^c needs <=: token 0 cannot see"),
+        (lambda b: (b[None] <= b[:, None], b[None] <= b[:, None]), "you used <= where M^sc needs <: token 0 sees"),
+        (lambda b: ((b[None] <= b[:, None]).T, b[None] < b[:, None]), "M^c is transposed: row n says"),
+        (
+            lambda b: (torch.ones(len(b), len(b)).tril().bool(), b[None] < b[:, None]),
+            "M^c is the plain triangle: token 2 and token 3 are compared by rank, not by block",
+        ),
+        (lambda b: (b[None] <= b[:, None]).float(), "return two tensors, M^c and M^sc; yours is Tensor"),
+        (lambda b: ((b[None] <= b[:, None]).float(), b[None] < b[:, None]), "M^c holds torch.float32; compare"),
+        (lambda b: (b, b), "M^c has shape (6,); it should be (6, 6), a row a token"),
+    ],
+)
+def test_judge_of_masks_names_the_mistake(function, sentence):
+    verdict = checks.masks(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_masks_passes_the_right_answer():
+    assert checks.masks(lambda b: (b[None] <= b[:, None], b[None] < b[:, None])).passed
+
+
+def test_judge_of_leaks_counts_cells():
+    from strategies import random_tokens, tiny
+
+    model = tiny(LeakyMask)
+    tokens = random_tokens(model, 1, 6)
+    for order, cells_leaking in ((GenerationOrder.left_to_right(6), 5), (GenerationOrder.strided(6, 3), 9)):
+        verdict = checks.leaks(leak_matrix(model, tokens, order), order, wanted=9)
+        assert verdict.passed == (cells_leaking == 9)
+        assert f"{cells_leaking} cells" in verdict.sentence
+
+
+def test_masks_of_the_lesson_hold_the_cells_that_it_states():
+    order = GenerationOrder.from_masking_times([2, 3, 1, 3, 2, 1])
+    assert (int(causal_mask(order).sum()), int(strictly_causal_mask(order).sum())) == (24, 12)
