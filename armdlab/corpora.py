@@ -11,17 +11,25 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
 
+from armdlab import tales
+from armdlab.orders import GenerationOrder
 from armdlab.tokenization import Tokenizer
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
 # it can be held out whole.
 DOCUMENT_CHARACTERS = 2_000
+
+# Enough that ten minutes of a laptop do not see a tale twice, few enough to be told and encoded in seconds.
+N_TALES = 20_000
+
+Layout = Literal["padded", "packed"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,9 @@ class Text:
         """
         ids: list[int] = []
         n_characters = 0
-        for batch in _batches(texts, 256):
-            for document, encoded in zip(batch, tokenizer.encode_all(batch), strict=True):
-                ids += [*encoded, tokenizer.end_of_text]
-                n_characters += len(document)
-                if at_most is not None and len(ids) >= at_most:
-                    return cls(torch.tensor(ids), n_characters)
+        for document, encoded in _encoded(texts, tokenizer, at_most):
+            ids += encoded
+            n_characters += len(document)
         return cls(torch.tensor(ids, dtype=torch.int64), n_characters)
 
     def windows(self, length: int, count: int, generator: torch.Generator) -> Tensor:
@@ -70,28 +75,156 @@ class Text:
         return self.ids[starts + torch.arange(length)]
 
 
-def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
+@dataclass(frozen=True)
+class Rows:
+    """A corpus whose rows hold whole documents; what is left of a row is padding.
+
+    Every document ends in an end-of-text id, and padding is that same id: once a text has ended, nothing follows. Who
+    reads a row drops what stands behind its last end, so padding is paid for only where it must be (see `is_paid`).
+
+    Args:
+        ids: int64 (T,), all documents, each with its end; padding is added when a row is drawn.
+        bounds: int64 (R + 1,), where each of R rows begins in `ids`, and where the last one ends.
+        length: tokens in a row, N.
+        layout: "padded", one document a row; "packed", as many whole ones as fit, in their order.
+        end_of_text: the id that ends a document, and fills a row.
+        n_documents: how many documents the rows hold.
+        n_characters: how many characters the ids stand for, ends of texts not counted.
+    """
+
+    ids: Tensor
+    bounds: Tensor
+    length: int
+    layout: Layout
+    end_of_text: int
+    n_documents: int
+    n_characters: int
+
+    @classmethod
+    def encode(
+        cls,
+        texts: Iterable[str],
+        tokenizer: Tokenizer,
+        length: int,
+        layout: Layout = "padded",
+        *,
+        at_most: int | None = None,
+    ) -> Rows:
+        """Encode documents and lay them into rows.
+
+        Args:
+            texts: documents, none of them empty.
+            tokenizer: what encodes them.
+            length: tokens in a row, N.
+            layout: "padded" or "packed".
+            at_most: stop after the first document that brings the tokens to this number; None takes all.
+
+        Raises:
+            ValueError: if `layout` is unknown, there is no document, or one is empty or does not fit a row.
+        """
+        if layout not in ("padded", "packed"):
+            raise ValueError(f"layout={layout!r} is unknown; choose padded (a text a row) or packed (as many as fit)")
+        ids, starts, n_characters = [], [], 0
+        for text, encoded in _encoded(texts, tokenizer, at_most):
+            if not text:
+                raise ValueError("a document is empty, which no row can show; leave it out")
+            if len(encoded) > length:
+                raise ValueError(
+                    f"the text {_opening(text)} has {len(encoded)} tokens with its end, and a row has length={length}; "
+                    f"take a length of {len(encoded)} or more"
+                )
+            starts.append(len(ids))
+            ids += encoded
+            n_characters += len(text)
+        if not starts:
+            raise ValueError("there is no text to lay into rows; give at least one document")
+        bounds = [0]
+        for start, stop in itertools.pairwise([*starts, len(ids)]):
+            if start > bounds[-1] and (layout == "padded" or stop - bounds[-1] > length):
+                bounds.append(start)
+        bounds = torch.tensor([*bounds, len(ids)])
+        return cls(torch.tensor(ids), bounds, length, layout, tokenizer.end_of_text, len(starts), n_characters)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def windows(self, length: int, count: int, generator: torch.Generator) -> Tensor:
+        """Draw int64 (count, length) whole rows, as `Text.windows` draws stretches.
+
+        Raises:
+            ValueError: if `length` is not that of the rows.
+        """
+        if length != self.length:
+            raise ValueError(
+                f"length={length} is asked for, but the rows were laid out for {self.length}; lay them anew"
+            )
+        return self.pad(torch.randint(len(self), (count,), generator=generator))
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All rows in their order, as int64 (B, N) of at most `size` rows."""
+        return map(self.pad, torch.arange(len(self)).split(size))
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """The rows of these numbers: int64 (R,) -> (R, N)."""
+        starts, stops = self.bounds[rows, None], self.bounds[rows + 1, None]
+        at = starts + torch.arange(self.length)  # (R, N)
+        return torch.where(at < stops, self.ids[at.clamp(max=len(self.ids) - 1)], self.end_of_text)
+
+    def is_text(self, tokens: Tensor) -> Tensor:
+        """Which positions of rows hold text or its end: bool (B, N). A second end in a row is padding."""
+        is_end = tokens == self.end_of_text
+        follows_end = torch.nn.functional.pad(is_end[:, :-1], (1, 0), value=False)
+        return ~(is_end & follows_end)
+
+    def is_paid(self, tokens: Tensor, order: GenerationOrder) -> Tensor:
+        """Whose nats make up the price of the texts in a row, under an order: bool (B, N).
+
+        Text is paid for, and so is padding that some text, made later, saw. All other padding is dropped by whoever
+        reads the row, whatever it is, so the chances of what it could be sum to 1 and it costs nothing.
+
+        Left to right no padding is paid for. A head of a strided stream that stands behind the end of the text is: that
+        it makes padding tells the other streams how short the text is. Were it free, the chances of all texts would sum
+        to more than 1, and a model could seem better than the truth. Were it not learnt, every sampled text would have
+        to be longer than the last head's position.
+
+        Args:
+            tokens: int64 (B, N), rows of this corpus.
+            order: who is made when; on the device of the tokens.
+        """
+        is_text, blocks = self.is_text(tokens), order.blocks_in_text_order  # (B, N), (N,) or (B, N)
+        last = torch.where(is_text, blocks, -1).amax(-1, keepdim=True)
+        return is_text | (blocks < last)
+
+
+def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = None) -> DatasetDict:
     """Load a corpus, split by document; no document is in both parts.
 
     Args:
-        name: "manual" (the Python manual of this very Python, offline), "kjv" (the King James Bible, offline once the
-            extra `kjv` is installed), "file:PATH" (.txt, .jsonl or .parquet of your
+        name: "tales" (short tales from the lab's own grammar, offline, of any number), "manual" (the Python manual of
+            this very Python, offline), "kjv" (the King James Bible, offline once the extra `kjv` is installed),
+            "file:PATH" (.txt, .jsonl or .parquet of your
             own; the latter two with a column "text"), or "owner/name" of a data set on the Hub (or a folder of files
             that `datasets` can read).
         validation: share of the characters that is held out, above 0 and below 1; a data set that comes with a
-            validation split keeps it.
-        seed: which documents are held out.
+            validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
+            held out once is held out in every corpus, of whatever `n` and `seed`.
+        seed: which documents are held out; which tales are told.
+        n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500.
 
     Returns:
         Splits "train" and "validation", each with a column "text", one row a document.
 
     Raises:
-        ValueError: if `name` or `validation` is not as above, or the text is empty, binary, not UTF-8, or too short to
-            be split.
+        ValueError: if `name`, `validation` or `n` is not as above, or the text is empty, binary, not UTF-8, or too
+            short to be split.
         FileNotFoundError: if there is no such file or data set.
     """
     if not 0 < validation < 1:
         raise ValueError(f"validation={validation} must be above 0 and below 1; 0.1 holds out a tenth")
+    if is_tales(name):
+        return _tales(name, n, validation, seed)
+    if n is not None:
+        raise ValueError(f"n={n} is for tales, which can be told without end; {name} has as many documents as it has")
     if name == "manual":
         return _split(manual(), validation, seed, name)
     if name == "kjv":
@@ -101,8 +234,65 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0) -> DatasetDict:
     if "/" in name:
         return _from_hub(name, validation, seed)
     raise ValueError(
-        f"corpus={name!r} is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub"
+        f"corpus={name!r} is unknown; choose tales, manual, kjv, file:PATH, or owner/name of a data set on the Hub"
     )
+
+
+def is_tales(name: str) -> bool:
+    """Whether a corpus of this name is told by the lab's grammar, so that its truth is known exactly."""
+    return name == "tales" or name.startswith("tales:")
+
+
+def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:
+    """Tales, told once and then kept by `datasets`, until the grammar or what reads it changes."""
+    _, _, number = name.partition(":")
+    if number and (n is not None or not number.isdecimal()):
+        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500")
+    n = int(number) if number else N_TALES if n is None else n
+    if n < 2:
+        raise ValueError(f"n={n} tales cannot be split; ask for 100 or more")
+    tales.tale_seed(seed, 0)  # refuses a seed that is none, before `datasets` wraps its sentence
+    wanted = {"n": n, "seed": seed, "validation": validation, "source": _grammar_digest()}
+    try:
+        told = Dataset.from_generator(_tell, gen_kwargs=wanted)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+    n_train = len(told) - sum(told["is_held_out"])
+    if n_train in (0, n):
+        part = "hold out" if n_train else "train on"
+        raise ValueError(f"n={n} tales leave none to {part} at validation={validation}; ask for 100 or more")
+    told = told.select_columns("text")
+    return DatasetDict(train=told.select(range(n_train)), validation=told.select(range(n_train, n)))
+
+
+def _tell(n: int, seed: int, validation: float, source: str) -> Iterator[dict[str, str | bool]]:
+    """`n` different tales, those to train on first; `source` only tells one grammar's cache from another's."""
+    tales.load_grammar.cache_clear()  # what was read before an edit is not what `source` stands for
+    seen, held_out = set(), []
+    most = 20 * n + 1000  # a small grammar of one's own may have too few
+    for text in tales.tales(most, seed):
+        if text in seen:
+            continue
+        seen.add(text)
+        if int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < validation * 2**64:
+            held_out.append(text)
+        else:
+            yield {"text": text, "is_held_out": False}
+        if len(seen) == n:
+            break
+    else:
+        raise ValueError(f"only {len(seen)} different tales came up in {most:,} draws; ask for n={len(seen)} or fewer")
+    yield from ({"text": text, "is_held_out": True} for text in held_out)
+
+
+def _grammar_digest() -> str:
+    """A hash of the grammar's files and of the code that tells tales from them."""
+    package = Path(tales.__file__).parent
+    files = [*tales.data_folder().glob("*.txt"), package / "tales.py", *(package / "grammar").glob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def manual() -> Iterator[str]:
@@ -236,6 +426,21 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     if "validation" in loaded:
         return DatasetDict({part: loaded[part].select_columns("text") for part in ("train", "validation")})
     return _split(loaded["train"]["text"], validation, seed, name)
+
+
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer, at_most: int | None) -> Iterator[tuple[str, list[int]]]:
+    """Documents with their ids and end, up to the first that brings the tokens to `at_most`."""
+    n_tokens = 0
+    for batch in _batches(texts, 256):
+        for document, ids in zip(batch, tokenizer.encode_all(batch), strict=True):
+            yield document, [*ids, tokenizer.end_of_text]
+            n_tokens += len(ids) + 1
+            if at_most is not None and n_tokens >= at_most:
+                return
+
+
+def _opening(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:

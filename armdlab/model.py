@@ -394,8 +394,8 @@ def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
     """Sinusoidal position embeddings (n_positions, width) of equal length, wavelengths from 2 pi to 2 pi `base`.
 
     <PE_n, PE_i> starts as a mean of cos(w (n - i)), which falls off within about `base` tokens. The norm behind it
-    hides how long they are, but not how fast Adam turns them: the shorter, the faster. Length 0.3 learnt best among 0.1,
-    0.3, 1 and 3, on two corpora (tests/benchmarks/README.md).
+    hides how long they are, but not how fast Adam turns them: the shorter, the faster. Length 0.3 learnt best among
+    0.1, 0.3, 1 and 3, on two corpora (tests/benchmarks/README.md).
     """
     n_waves = width // 2
     frequencies = base ** -(torch.arange(n_waves) / max(n_waves - 1, 1))

@@ -32,7 +32,8 @@ LAYERS = {
     "trained": {"model", "baselines", "decoding", "tokenization", "checkpoints"},
     "traces": {"orders", "decoding"},
 }
-FRONT = {"figures", "widgets", "lab", "checks", "questions", "cli", "doctor"}  # for notebooks and the terminal: nothing imports them
+# For notebooks and the terminal: nothing imports them.
+FRONT = {"figures", "widgets", "lab", "checks", "questions", "cli", "doctor"}
 
 
 def imports(tree):
