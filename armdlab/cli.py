@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,10 +27,10 @@ from rich.text import Text as Styled
 import armdlab
 from armdlab import corpora
 from armdlab.checkpoints import read_json, write_json
-from armdlab.corpora import Text
+from armdlab.corpora import Rows, Text
 from armdlab.curriculum import Curriculum
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import Likelihood, likelihood
+from armdlab.evaluation import Likelihood, likelihood, tale_report
 from armdlab.model import ARMD, ARMDConfig
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, Lab, load
@@ -69,11 +70,14 @@ def main() -> None:
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
-    corpus: Annotated[str, typer.Option(help="manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
+    corpus: Annotated[str, typer.Option(help="tales, manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
     minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps to train, in place of minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what stopped in DIR.")] = False,
     length: Annotated[int, typer.Option(help="Tokens in a row, N.")] = 256,
+    layout: Annotated[
+        str | None, typer.Option(help="Rows cut from running text, or of whole texts: running, padded, packed.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(help="Token ids of the tokenizer that is trained.")] = 1024,
     n_layer: Annotated[int, typer.Option(help="Layers L.")] = 4,
     n_head: Annotated[int, typer.Option(help="Attention heads H.")] = 4,
@@ -90,6 +94,8 @@ def train(
     Examples:
         armdlab train --corpus manual --minutes 2 --out runs/manual
 
+        armdlab train --corpus tales --minutes 3 --out runs/tales
+
         armdlab train --corpus file:novel.txt --steps 2000 --out runs/novel --seed 7
 
         armdlab train --corpus file:novel.txt --out runs/novel --resume
@@ -98,7 +104,7 @@ def train(
         _refuse_new_settings(context)
         lab, plan = load(out), load_plan(out)
         model, tokenizer, corpus = lab.model, lab.tokenizer, lab.card.get("corpus", corpus)
-        splits = corpora.load(corpus, seed=plan.seed)
+        layout, splits = lab.card.get("layout", "running"), corpora.load(corpus, seed=plan.seed)
     else:
         if (minutes is None) == (steps is None):
             raise ValueError(f"minutes={minutes} and steps={steps}; give one of them, such as --minutes 2")
@@ -109,15 +115,16 @@ def train(
         plan = Plan(
             steps or 1, Curriculum.for_steps(steps or 1, length, seed=seed), batch_size, learning_rate, seed=seed
         )
-        splits = corpora.load(corpus, seed=seed)
+        layout, splits = layout or _usual_layout(corpus), corpora.load(corpus, seed=seed)
         progress.print(f"learning a tokenizer of {vocab_size} ids from {corpus}")
         tokenizer = Tokenizer.train(splits["train"]["text"], vocab_size)
         torch.manual_seed(seed)
         sizes = {"n_layer": n_layer, "n_head": n_head, "d_model": d_model, "dropout": dropout}
         model = ARMD(ARMDConfig(tokenizer.vocab_size, length, **sizes))
     model.to(_fastest(None))
-    text = Text.encode(splits["train"]["text"], tokenizer)
-    held_out = Text.encode(splits["validation"]["text"], tokenizer, at_most=VALIDATION_TOKENS)
+    length = plan.curriculum.length
+    text = _encode(splits["train"]["text"], tokenizer, length, layout)
+    held_out = _encode(splits["validation"]["text"], tokenizer, length, layout, at_most=VALIDATION_TOKENS)
     if resume:
         run, card = Training(model, text, plan), lab.card
         run.resume(out)
@@ -127,7 +134,14 @@ def train(
         before = likelihood(run.bare_model, held_out, length)
         progress.print(f"before: {before}")
         command = shlex.join(["armdlab", *sys.argv[1:]])
-        card = {"command": command, "corpus": corpus, "seed": seed, "seconds": 0.0, "before": before.nats_per_token}
+        card = {
+            "command": command,
+            "corpus": corpus,
+            "layout": layout,
+            "seed": seed,
+            "seconds": 0.0,
+            "before": before.nats_per_token,
+        }
         out.mkdir(parents=True, exist_ok=True)
         tokenizer.save(out)
     try:
@@ -144,6 +158,20 @@ def train(
         raise typer.Exit(130)
 
 
+def _usual_layout(corpus: str) -> str:
+    return "padded" if corpora.is_tales(corpus) else "running"
+
+
+def _encode(
+    texts: Iterable[str], tokenizer: Tokenizer, length: int, layout: str, at_most: int | None = None
+) -> Text | Rows:
+    if layout == "running":
+        return Text.encode(texts, tokenizer, at_most=at_most)
+    if layout not in ("padded", "packed"):
+        raise ValueError(f"layout={layout!r} is unknown; choose running, padded (a text a row) or packed")
+    return Rows.encode(texts, tokenizer, length, layout, at_most=at_most)
+
+
 def _refuse_new_settings(context: typer.Context) -> None:
     """A resumed run follows the plan that it was saved with: say so rather than ignore what was asked."""
     asked = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
@@ -152,7 +180,7 @@ def _refuse_new_settings(context: typer.Context) -> None:
         raise ValueError(f"--resume goes on with the plan saved in DIR; leave out {', '.join(extra)}")
 
 
-def _rehearse(model: ARMD, text: Text, plan: Plan, precision: str, minutes: float | None) -> Plan:
+def _rehearse(model: ARMD, text: Text | Rows, plan: Plan, precision: str, minutes: float | None) -> Plan:
     """Measure what a step costs; choose the precision, and turn minutes into steps."""
     choices = {"float32": [False], "bf16": [True], "auto": [False, True]}
     if precision not in choices:
@@ -171,7 +199,7 @@ def _rehearse(model: ARMD, text: Text, plan: Plan, precision: str, minutes: floa
     return replace(plan, steps=steps, curriculum=curriculum, bf16=bf16)
 
 
-def _watch(run: Training, held_out: Text) -> tuple[float, bool]:
+def _watch(run: Training, held_out: Text | Rows) -> tuple[float, bool]:
     """Train with a progress bar, scoring held-out text after each lesson of the curriculum.
 
     Ctrl-C lets the step at hand end, so that what is saved is whole; a second one does not wait.
@@ -209,7 +237,7 @@ def _watch(run: Training, held_out: Text) -> tuple[float, bool]:
     return time.perf_counter() - started, asked_to_stop
 
 
-def _save(run: Training, out: Path, card: dict[str, Any], held_out: Text) -> Likelihood:
+def _save(run: Training, out: Path, card: dict[str, Any], held_out: Text | Rows) -> Likelihood:
     """Write model, optimiser state and card; return how well the model does by now."""
     run.save(out)
     after = likelihood(run.bare_model, held_out, run.plan.curriculum.length)
@@ -311,10 +339,13 @@ def evaluate(
     folder: Folder,
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model's own held-out part.")] = None,
     streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams; repeatable.")] = None,
+    samples: Annotated[int, typer.Option(help="Of a model of tales: how many to write for each S; 0 for none.")] = 200,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score held-out text, exactly, under left-to-right and strided orders.
+
+    A model of tales also writes some, and is compared with the truth: nats above it, share of tales that hold together.
 
     Examples:
         armdlab evaluate runs/manual
@@ -324,14 +355,21 @@ def evaluate(
     lab = load(folder, device=_fastest(device))
     name, length = corpus or lab.card.get("corpus", "manual"), lab.model.config.max_length
     splits = corpora.load(name, seed=lab.card.get("seed", 0))
-    text = Text.encode(splits["validation"]["text"], lab.tokenizer, at_most=VALIDATION_TOKENS)
-    found = []
-    for count in streams or [s for s in (1, 2, 4) if length % s == 0]:
+    layout = lab.card.get("layout", "running") if corpus is None else _usual_layout(name)
+    text = _encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
+    found, counts = [], streams or [s for s in (1, 2, 4) if length % s == 0]
+    for count in counts:
         progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
         found.append(likelihood(lab.model, text, length, streams=count))
     results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
-    facts = {"corpus": name, "split": "validation", "results": results}
-    _answer(as_json, facts, "\n".join(map(str, found)))
+    facts, said = {"corpus": name, "split": "validation", "results": results}, list(map(str, found))
+    if corpora.is_tales(name) and layout != "running" and samples:
+        progress.print(f"writing and judging {samples} tales for each S")
+        report = tale_report(
+            lab.model, lab.tokenizer, splits, streams=counts, n_samples=samples, length=length, layout=layout
+        )
+        facts["tales"], said = asdict(report), [*said, "", str(report)]
+    _answer(as_json, facts, "\n".join(said))
 
 
 @app.command()

@@ -288,7 +288,8 @@ def _tell(n: int, seed: int, validation: float, source: str) -> Iterator[dict[st
 def _grammar_digest() -> str:
     """A hash of the grammar's files and of the code that tells tales from them."""
     package = Path(tales.__file__).parent
-    files = [*tales.data_folder().glob("*.txt"), package / "tales.py", *(package / "grammar").glob("*.py")]
+    code = [Path(__file__), package / "tales.py", *(package / "grammar").glob("*.py")]
+    files = [*tales.data_folder().glob("*.txt"), *code]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.name}\0".encode() + path.read_bytes())

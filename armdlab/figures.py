@@ -158,7 +158,7 @@ def overview() -> Picture:
     words, times = ["the", "cat", "sat", "on", "the", "mat"], [2, 3, 1, 3, 2, 1]
     order = GenerationOrder.from_masking_times(times)
     figure = Figure(figsize=(15, 5.4))
-    outer = figure.add_gridspec(1, 3, width_ratios=(1.05, 1.0, 1.35), wspace=0.16)
+    outer = figure.add_gridspec(1, 3, width_ratios=(1.05, 0.95, 1.35), wspace=0.26)
 
     left = outer[0].subgridspec(2, 1, height_ratios=(2.1, 1.0), hspace=0.42)
     axes = figure.add_subplot(left[0])

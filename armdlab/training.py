@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armdlab.checkpoints import read_json, write_json, written_whole
-from armdlab.corpora import Text
+from armdlab.corpora import Rows, Text
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import nll
@@ -80,8 +80,8 @@ class TrainStep:
 
     Args:
         step: counted from 1.
-        loss: nats per token on this batch, before the step.
-        tokens_per_second: of all processes, in this step.
+        loss: nats per token on this batch, before the step; in rows of whole texts, per token of text.
+        tokens_per_second: of all processes, in this step; padding counts, as it takes as long.
         phase: what the curriculum teaches at this step.
     """
 
@@ -96,18 +96,19 @@ class Training:
 
     Args:
         model: what learns.
-        text: what it learns from.
+        text: what it learns from: running text, of which rows are cut, or rows of whole texts.
         plan: how.
 
     Raises:
-        ValueError: if rows are longer than the model's `max_length`, or than the text.
+        ValueError: if rows are longer than the model's `max_length`, or than the text, or were laid out for another
+            length.
     """
 
-    def __init__(self, model: Transformer, text: Text, plan: Plan) -> None:
+    def __init__(self, model: Transformer, text: Text | Rows, plan: Plan) -> None:
         length = plan.curriculum.length
         if length > model.config.max_length:
             raise ValueError(f"rows of length={length} do not fit max_length={model.config.max_length}; shorten them")
-        text.windows(length, 1, seeded(0))  # or say now that the text is too short
+        text.windows(length, 1, seeded(0))  # or say now that the text is too short, or its rows are of another length
         self.text, self.plan, self.step = text, plan, 0
         self.accelerator = accelerate.Accelerator()
         matrices = [p for p in model.parameters() if p.dim() == 2]
@@ -150,7 +151,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
-            loss = nll(self.model, tokens.to(device), order.to(device))
+            loss = _nats_per_token(self.model, self.text, tokens.to(device), order.to(device))
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         mean = float(self.accelerator.reduce(loss.detach(), "mean"))
@@ -223,7 +224,19 @@ def load_plan(folder: str | Path) -> Plan:
     return Plan(curriculum=Curriculum(**{**curriculum, "streams": tuple(curriculum["streams"])}), **saved)
 
 
-def seconds_per_step(model: Transformer, text: Text, plan: Plan, *, repeats: int = 3) -> float:
+def _nats_per_token(model: Transformer, text: Text | Rows, tokens: Tensor, order: GenerationOrder) -> Tensor:
+    """The loss: what a batch costs, over its tokens of text.
+
+    Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. The sum is
+    over tokens of text and not over all that is paid for: else a text would weigh less in strided orders, where much
+    padding is paid for that is certain and costs next to nothing.
+    """
+    if isinstance(text, Text):
+        return nll(model, tokens, order)
+    return (nll(model, tokens, order, "none") * text.is_paid(tokens, order)).sum() / text.is_text(tokens).sum()
+
+
+def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repeats: int = 3) -> float:
     """Time forward and backward passes of a plan's batch, learning nothing: the median of `repeats`, after one more.
 
     Args:
@@ -234,12 +247,12 @@ def seconds_per_step(model: Transformer, text: Text, plan: Plan, *, repeats: int
     """
     device, length = model.bos.device, plan.curriculum.length
     tokens = text.windows(length, plan.batch_size, seeded(0)).to(device)
-    order = GenerationOrder.shuffled(length, min(2, length), batch_size=plan.batch_size, generator=seeded(0))
+    order = GenerationOrder.shuffled(length, min(2, length), batch_size=plan.batch_size, generator=seeded(0)).to(device)
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            loss = nll(model, tokens, order)
+            loss = _nats_per_token(model, text, tokens, order)
         torch.autograd.grad(loss, list(model.parameters()))
         if device.type != "cpu":
             torch.accelerator.synchronize()

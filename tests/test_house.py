@@ -26,14 +26,15 @@ LAYERS = {
     "tokenization": {"checkpoints"},
     "grammar": set(),
     "tales": {"grammar"},
-    "corpora": {"tokenization", "tales"},
-    "evaluation": {"orders", "model", "objectives", "corpora", "decoding", "tales"},
+    "corpora": {"orders", "tokenization", "tales"},
+    "samples": {"model", "decoding", "tokenization", "tales"},
+    "evaluation": {"orders", "model", "objectives", "corpora", "tokenization", "tales", "samples"},
     "training": {"orders", "model", "objectives", "curriculum", "corpora", "checkpoints"},
     "trained": {"model", "baselines", "decoding", "tokenization", "checkpoints"},
     "traces": {"orders", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
-FRONT = {"figures", "widgets", "lab", "checks", "questions", "cli", "doctor"}
+FRONT = {"figures", "tale_figures", "widgets", "lab", "checks", "questions", "cli", "doctor"}
 
 
 def imports(tree):
