@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from armdlab import tales
-from armdlab.corpora import Layout, Rows, Text
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
+from armdlab.rows import Layout, Rows, Text
 from armdlab.samples import Written, diversity, judge, novelty, validity, write_tales
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
@@ -355,8 +355,8 @@ def tale_report(
     own = list(tales.tales(n_samples, seed ^ 0x7A1E5, source))  # other tales than those of the corpus of `seed`
     written.append(judge("the source", own, seen, grammar=source))
     conditions = (
-        f"excess and NLL: {len(held_out):,} held-out tales, {layout} rows of {length}, upper bounds on what texts cost, "
-        "by canonical tokens, padding counted where text made later saw it\n"
+        f"excess and NLL: {len(held_out):,} held-out tales, {layout} rows of {length}, upper bounds on what texts cost "
+        "(canonical tokens; padding counted where text made later saw it)\n"
         f"texts: {n_samples:,} of each writer, temperature {temperature:g}, nothing truncated, seed {seed}, rows of "
         f"{length}, cut at the first end of text; +- is one standard error"
     )

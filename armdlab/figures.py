@@ -174,7 +174,7 @@ def overview() -> Picture:
 
     middle = outer[1].subgridspec(2, 1, hspace=0.35)
     both = (causal_mask(order), strictly_causal_mask(order))
-    names = (r"2  $M^{c}$: who may see whom", r"$M^{sc}$: and never one's own block")
+    names = (r"2  $M^{c}$: who may see whom", r"$M^{sc}$: not one's own block")
     for cell, mask, name in zip(middle, both, names, strict=True):
         axes = figure.add_subplot(cell)
         _draw_mask(axes, mask, order.blocks, name, size=13)

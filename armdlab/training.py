@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armdlab.checkpoints import read_json, write_json, written_whole
-from armdlab.corpora import Rows, Text
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
+from armdlab.rows import Rows, Text
 
 STATE, PLAN = "training_state.safetensors", "training.json"
 
