@@ -37,6 +37,7 @@ from armdlab.trained import CARD, Lab, load
 from armdlab.training import Plan, Training, load_plan, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
+SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
 
 progress = Console(stderr=True)
@@ -82,7 +83,10 @@ def train(
     n_layer: Annotated[int, typer.Option(help="Layers L.")] = 4,
     n_head: Annotated[int, typer.Option(help="Attention heads H.")] = 4,
     d_model: Annotated[int, typer.Option(help="Width D.")] = 128,
-    dropout: Annotated[float, typer.Option(help="Share of features dropped; much text wants less.")] = 0.4,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="Share of features dropped; 0.4 for a small text, 0 for a large one if left out."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
@@ -119,6 +123,8 @@ def train(
         progress.print(f"learning a tokenizer of {vocab_size} ids from {corpus}")
         tokenizer = Tokenizer.train(splits["train"]["text"], vocab_size)
         torch.manual_seed(seed)
+        if dropout is None:
+            dropout = 0.4 if sum(map(len, splits["train"]["text"])) < SMALL_TEXT else 0.0
         sizes = {"n_layer": n_layer, "n_head": n_head, "d_model": d_model, "dropout": dropout}
         model = ARMD(ARMDConfig(tokenizer.vocab_size, length, **sizes))
     model.to(_fastest(None))
