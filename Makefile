@@ -34,7 +34,7 @@ lab: $(READY)
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; then browser=; else browser=--no-browser; \
 	  echo "no display here: open the URL below in a browser"; fi; \
 	if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
-	exec $(BIN)/jupyter lab $$browser $$root --port $(PORT) $(LESSON)
+	exec $(BIN)/jupyter lab $$browser $$root --port $(PORT) --LabApp.default_url=/lab/tree/$(LESSON)
 
 test: $(READY)
 	@echo "testing the package (two processes)"
