@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armdlab import corpora
+from armdlab import corpora, tales
 from armdlab.corpora import Text
+from armdlab.grammar import GrammarError
 from armdlab.tokenization import END_OF_TEXT, Tokenizer
 
 
@@ -100,6 +101,71 @@ def test_kjv_without_its_package_says_what_to_install(monkeypatch):
         list(corpora.kjv())
 
 
+def test_tales_are_all_different_split_and_repeatable():
+    first, again, other = (corpora.load("tales", n=600, seed=seed) for seed in (3, 3, 4))
+    train, validation = first["train"]["text"], first["validation"]["text"]
+    assert len(train) + len(validation) == len({*train, *validation}) == 600
+    assert 30 <= len(validation) <= 90
+    assert (list(train), list(validation)) == (list(again["train"]["text"]), list(again["validation"]["text"]))
+    assert not {*train, *validation} & {*other["train"]["text"], *other["validation"]["text"]}
+    assert corpora.load("tales:600", seed=3)["validation"]["text"][0] == validation[0]
+
+
+def test_a_tale_that_is_held_out_once_is_held_out_in_every_corpus():
+    """More tales, or a smaller share: what was held out of one is never trained on in another."""
+    few, many = corpora.load("tales", n=300, seed=3), corpora.load("tales", n=900, seed=3)
+    assert set(few["validation"]["text"]) <= set(many["validation"]["text"])
+    assert set(few["train"]["text"]) <= set(many["train"]["text"])
+    wider = corpora.load("tales", n=300, seed=3, validation=0.3)
+    assert set(few["validation"]["text"]) <= set(wider["validation"]["text"])
+
+
+def test_every_tale_of_the_corpus_is_a_tale():
+    assert all(tales.log_prob(text) > -100 for text in corpora.load("tales", n=200)["train"]["text"])
+
+
+def own_grammar(folder, *options):
+    """A grammar of one story with so many wordings."""
+    lines = "\n".join(f"  {option}" for option in options)
+    (folder / "rules.txt").write_text(f"rule ending\n{lines}\n")
+    (folder / "words.txt").write_text(
+        "list child\n  name (name)\n" + "".join(f"  {name}\n" for name in ("Ada", "Bo", "Cy", "Dot", "Eve", "Flo"))
+    )
+    (folder / "plot.txt").write_text(
+        "plot nap\n\nstory nap\ncast\n  hero from child\ntext\n  {hero} was tired and <ending>.\n"
+    )
+
+
+def test_an_edited_grammar_is_never_served_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(tales, "data_folder", lambda: tmp_path)
+    own_grammar(tmp_path, "slept", "yawned")
+    before = corpora.load("tales", n=10, validation=0.5)
+    own_grammar(tmp_path, "slept", "snored")
+    after = corpora.load("tales", n=10, validation=0.5)
+    texts = [{text for part in ("train", "validation") for text in splits[part]["text"]} for splits in (before, after)]
+    assert any("yawned" in text for text in texts[0])
+    assert not any("yawned" in text for text in texts[1])
+    tales.load_grammar.cache_clear()
+
+
+def test_a_grammar_with_too_few_tales_is_said_to_have_too_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(tales, "data_folder", lambda: tmp_path)
+    own_grammar(tmp_path, "slept", "yawned")
+    sentence = "only 12 different tales came up in 1,260 draws; ask for n=12 or fewer"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        corpora.load("tales", n=13)
+    (tmp_path / "plot.txt").write_text("plot nap\n\nstory nap\ncast\n  hero from nobody\ntext\n  {hero} slept.\n")
+    with pytest.raises(GrammarError, match=r"plot\.txt, line 5: .*nobody"):
+        corpora.load("tales", n=13)
+    tales.load_grammar.cache_clear()
+
+
+def test_a_second_load_tells_nothing_anew(monkeypatch):
+    corpora.load("tales", n=50, seed=8)
+    monkeypatch.setattr(tales, "tales", lambda *_: pytest.fail("told anew"))
+    assert len(corpora.load("tales", n=50, seed=8)["train"]) > 0
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error", "sentence"),
     [
@@ -168,8 +234,31 @@ def test_files_that_hold_no_text_are_refused(tmp_path, name, content, error, sen
     [
         (
             lambda: corpora.load("nonsense"),
-            "corpus='nonsense' is unknown; choose manual, kjv, file:PATH, or owner/name of a data set on the Hub",
+            "corpus='nonsense' is unknown; choose tales, manual, kjv, file:PATH, "
+            "or owner/name of a data set on the Hub",
         ),
+        (
+            lambda: corpora.load("manual", n=5),
+            "n=5 is for tales, which can be told without end; manual has as many documents as it has",
+        ),
+        (
+            lambda: corpora.load("tales:9", n=5),
+            "corpus='tales:9' and n=5 must say once how many tales, as in tales:500",
+        ),
+        (
+            lambda: corpora.load("tales:many"),
+            "corpus='tales:many' and n=None must say once how many tales, as in tales:500",
+        ),
+        (lambda: corpora.load("tales", n=1), "n=1 tales cannot be split; ask for 100 or more"),
+        (
+            lambda: corpora.load("tales", n=20, validation=1e-9),
+            "n=20 tales leave none to hold out at validation=1e-09; ask for 100 or more",
+        ),
+        (
+            lambda: corpora.load("tales", n=20, validation=1 - 1e-9),
+            "n=20 tales leave none to train on at validation=0.999999999; ask for 100 or more",
+        ),
+        (lambda: corpora.load("tales", seed=-1), "seed=-1 is outside 0 to 2**64 - 1; take seed % 2**64"),
         (
             lambda: corpora.load("manual", validation=0.0),
             "validation=0.0 must be above 0 and below 1; 0.1 holds out a tenth",

@@ -35,7 +35,7 @@ LAYERS = {
     "traces": {"orders", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
-FRONT = {"figures", "tale_figures", "widgets", "lab", "checks", "questions", "cli", "doctor"}
+FRONT = {"figures", "tale_figures", "tale_checks", "widgets", "lab", "checks", "questions", "cli", "doctor"}
 
 
 def imports(tree):

@@ -1,0 +1,68 @@
+"""Is what you wrote about tales right, and if not, which mistake is it? (judges of the lesson on tales)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from armdlab import tales
+from armdlab.checks import Verdict
+
+
+def nats_of_choices(function: Callable[[list[float]], float]) -> Verdict:
+    """Judge a function that turns the probabilities of a tale's choices into its nats, -log p."""
+    for seed in (7, 11, 2026):
+        tale = tales.sample(seed)
+        probabilities = [choice.probability for choice in tale.derivation]
+        try:
+            found = function(list(probabilities))
+        except Exception as error:  # the learner's own
+            return Verdict(False, f"your function stopped with {type(error).__name__}: {error}")
+        if found is None:
+            return Verdict(False, "nothing is returned yet: fill in the stub above")
+        if not isinstance(found, int | float):
+            return Verdict(False, f"a number of nats is wanted; yours is {found!r}")
+        nats, mistakes = -tale.log_prob, f"for the {len(probabilities)} choices of tale {seed} "
+        named = {
+            "yours is log p, below 0; nats count how surprising a tale is, so turn the sign": -nats,
+            "yours is in bits; divide by ln 2 only if bits are asked for": nats / math.log(2),
+            "yours is in digits, to the base 10; take the natural logarithm": nats / math.log(10),
+            "yours is the probability itself; take its logarithm, and turn the sign": math.exp(-nats),
+            "yours is the mean over the choices; a tale pays for all of them, so sum": nats / len(probabilities),
+            "yours adds the probabilities before it takes the logarithm; chances of choices made one after another "
+            "multiply, so their logarithms add": -math.log(sum(probabilities)),
+        }
+        for sentence, value in named.items():
+            if math.isclose(found, value, rel_tol=1e-6):
+                return Verdict(False, mistakes + sentence)
+        if not math.isclose(found, nats, rel_tol=1e-9):
+            return Verdict(False, f"{mistakes}-log p is {nats:.4f}; yours is {found:.4f}")
+    return Verdict(True, "3 of 3 tales cost what the grammar says: 7, 11 and 2026")
+
+
+def broken_tale(text: str, seed: int, *, kind: str, at_least: int) -> Verdict:
+    """Judge a text: it should still parse, and contradict itself in one agreement, over so many words.
+
+    Args:
+        text: what the learner made of the tale.
+        seed: which tale it was.
+        kind: of the agreement to break.
+        at_least: words between the two mentions.
+    """
+    if text == tales.sample(seed).text:
+        return Verdict(False, "the tale is as it was told; change one word of it")
+    reading = tales.load_grammar().read(text)
+    if not reading.parses:
+        return Verdict(False, f"{reading.violations[-1].sentence}; change a word into another that could stand there")
+    if reading.is_consistent:
+        return Verdict(False, "this is another tale, and all of it agrees; change a word that an earlier one settled")
+    violation = reading.violations[0]
+    if len(reading.violations) > 1:
+        return Verdict(False, f"{len(reading.violations)} agreements are broken; break one: {violation.sentence}")
+    if violation.kind != kind:
+        return Verdict(False, f"you broke an agreement of kind {violation.kind}, not {kind}: {violation.sentence}")
+    if violation.distance < at_least:
+        return Verdict(
+            False, f"the two mentions are {violation.distance} words apart; break one over {at_least} or more"
+        )
+    return Verdict(True, f"check finds it, {violation.distance} words after what settled it: {violation.sentence}")
