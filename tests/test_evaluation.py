@@ -355,7 +355,7 @@ def test_judging_one_writer_gives_every_verdict(nap, everything):
 def test_the_command_line_trains_on_whole_tales_resumes_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     out = str(tmp_path / "model")
-    sizes = "--length 256 --n-layer 2 --d-model 16 --batch-size 2 --vocab-size 512 --precision float32".split()
+    sizes = ["--length", "320", "--n-layer", "2", "--d-model", "16", "--batch-size", "2", "--precision", "float32"]
 
     def armdlab(*arguments):
         monkeypatch.setattr("sys.argv", ["armdlab", *arguments])
