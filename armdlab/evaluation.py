@@ -339,8 +339,11 @@ def tale_report(
         grammar: the source; the lab's own tales if None.
 
     Raises:
-        ValueError: as `excess_nats`, `write_tales` and `validity`.
+        ValueError: if `streams` is empty, or as `excess_nats`, `write_tales` and `validity`.
     """
+    streams = tuple(streams)
+    if not streams:
+        raise ValueError("streams is empty; name at least one number of streams, such as (1, 2, 4)")
     length, source = length or model.config.max_length, grammar or tales.load_grammar()
     held_out, seen = list(itertools.islice(splits["validation"]["text"], n_tales)), set(splits["train"]["text"])
     excess, written = [], []

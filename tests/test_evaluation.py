@@ -393,6 +393,10 @@ def test_the_command_line_trains_on_whole_tales_resumes_and_prints_the_table(tmp
             ),
             "streams=2 and order=GenerationOrder(length=24, n_blocks=24) both say who is made when; give one of them",
         ),
+        (
+            lambda model, tokenizer, nap: tale_report(model, tokenizer, {}, streams=[], grammar=nap),
+            "streams is empty; name at least one number of streams, such as (1, 2, 4)",
+        ),
         (lambda *_: validity([]), "there are no samples to judge; give at least one text"),
         (lambda *_: diversity(["", " "]), "there is no word in these samples; give at least one text"),
         (
