@@ -28,7 +28,8 @@ def test_a_lesson_runs_in_jupyterlab_without_a_fault_and_without_the_network(pag
     while True:  # cells out of sight are not in the page: look at one screenful after another
         page.screenshot(path=SHOTS / f"{Path(lesson).stem}-{theme}-{depth}.png")
         for image in page.locator(".jp-OutputArea img").all():
-            pictures[image.get_attribute("alt")] = image.bounding_box()
+            if box := image.bounding_box():  # none for what just went out of sight
+                pictures[image.get_attribute("alt")] = box
         words += page.locator(".jp-OutputArea-output").all_inner_texts()
         before = page.evaluate(SCROLLED)
         page.evaluate(f"{SCROLLED} += 1000")
