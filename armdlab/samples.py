@@ -41,7 +41,7 @@ class Share:
         return math.sqrt(chance * (1 - chance) / self.whole) if self.whole else math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} +- {self.standard_error:.3f}"
+        return f"{self.value:.3f} +- {self.standard_error:.3f}" if self.whole else "of none"
 
 
 @dataclass(frozen=True)

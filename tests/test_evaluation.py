@@ -273,6 +273,7 @@ def test_a_share_has_a_binomial_error_and_is_never_certain():
     assert str(Share(50, 200)) == "0.250 +- 0.031"
     assert Share(20, 20).standard_error > 0
     assert math.isnan(Share(0, 0).value)
+    assert str(Share(0, 0)) == "of none"
 
 
 def test_novelty_is_of_valid_tales_alone(nap, everything):
