@@ -6,8 +6,8 @@ and names the first mistake that it finds. It never raises: an error in the lear
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,31 +43,9 @@ def order_from_masking(function: Callable[[list[int]], list[list[int]]]) -> Verd
         steps, trouble = _call(function, list(times))
         if trouble:
             return trouble
-        if not isinstance(steps, list) or not all(isinstance(step, list) for step in steps):
-            return Verdict(False, f"for times {times} a list of lists of positions is wanted; yours is {steps!r}")
-        expected = [step.tolist() for step in GenerationOrder.from_masking_times(times).steps()]
-        found = [sorted(step) for step in steps]
-        if found == expected:
-            continue
-        if found == expected[::-1]:
-            return Verdict(
-                False,
-                f"your order is reversed: for times {times} it begins with {found[0]}, which was masked first; "
-                "what was masked LAST is generated first",
-            )
-        made, wanted = list(itertools.chain(*found)), list(itertools.chain(*expected))
-        if sorted(made) != list(range(len(times))):
-            return Verdict(
-                False, f"for times {times} every position 0 to {len(times) - 1} must appear once; found {found}"
-            )
-        if made == wanted or len(found) == len(times):
-            a, b = next((s[0], s[1]) for s in expected if len(s) > 1)
-            return Verdict(
-                False,
-                f"ties are split: for times {times} positions {a} and {b} were masked at the same step, "
-                "so they must share a block",
-            )
-        return Verdict(False, f"for times {times} the steps should be {expected}; yours are {found}")
+        fault = _order_fault(times, steps)
+        if fault:
+            return Verdict(False, fault)
     return Verdict(True, f"4 of 4 masking processes become the right order: {', '.join(map(str, TIMES))}")
 
 
@@ -78,9 +56,12 @@ def masks(function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Verdict:
         pair, trouble = _call(function, blocks.clone())
         if trouble:
             return trouble
-        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(mask, Tensor) for mask in pair)):
-            return Verdict(False, f"return two tensors, M^c and M^sc; yours is {type(pair).__name__}")
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(mask, Tensor) for mask in pair)):
+            members = f" of {', '.join(type(m).__name__ for m in pair)}" if isinstance(pair, list | tuple) else ""
+            return Verdict(False, f"return two tensors, M^c and M^sc; yours is {type(pair).__name__}{members}")
         wanted = {"M^c": causal_mask(order), "M^sc": strictly_causal_mask(order)}
+        if all(mask.dtype == torch.bool for mask in pair) and all(map(torch.equal, pair, [*wanted.values()][::-1])):
+            return Verdict(False, "your two masks are swapped: return M^c, which has <=, first, and M^sc second")
         for (name, expected), found in zip(wanted.items(), pair, strict=True):
             fault = _mask_fault(name, found, expected, blocks)
             if fault:
@@ -102,6 +83,50 @@ def leaks(changes: Tensor, order: GenerationOrder, *, wanted: int) -> Verdict:
     sizes = torch.bincount(order.blocks).tolist()
     more = "larger" if found < wanted else "smaller"
     return Verdict(False, f"your blocks of sizes {sizes} leak in {found} cells, not in {wanted}; try {more} blocks")
+
+
+def _order_fault(times: Sequence[int], steps: object) -> str | None:
+    where, N = f"for times {times}", len(times)
+    found = _as_steps(steps)
+    if found is None:
+        return f"{where} a list of lists of positions is wanted; yours is {steps!r}"
+    expected = [step.tolist() for step in GenerationOrder.from_masking_times(times).steps()]
+    if found == expected:
+        return None
+    if [] in found:
+        return f"{where} a step of yours is empty, {found}; every step makes at least one position"
+    made = sorted(position for step in found for position in step)
+    if made == list(range(1, N + 1)):
+        return f"{where} your positions run from 1 to {N}; count them from 0, as Python does"
+    if made != list(range(N)):
+        return f"{where} every position 0 to {N - 1} must appear once; found {found}"
+    if found == expected[::-1]:
+        return (
+            f"your order is reversed: {where} it begins with {found[0]}, which was masked first; "
+            "what was masked LAST is generated first"
+        )
+    step_of = {position: number for number, step in enumerate(found) for position in step}
+    split = ((step[0], b) for step in expected for b in step if step_of[b] != step_of[step[0]])
+    for a, b in split:
+        return f"ties are split: {where} positions {a} and {b} were masked at the same step, so they must share a block"
+    for step in found:
+        a, b = min(step, key=lambda j: times[j]), max(step, key=lambda j: times[j])
+        if times[a] != times[b]:
+            return (
+                f"steps are merged: {where} you make positions {a} and {b} together, "
+                f"but they were masked at steps {times[a]} and {times[b]}"
+            )
+    return f"{where} the steps should be {expected}; yours are {found}"
+
+
+def _as_steps(steps: object) -> list[list[int]] | None:
+    """Steps of whole numbers, sorted inside each step; None where it is anything else."""
+    if not isinstance(steps, list | tuple):
+        return None
+    try:
+        return [sorted(operator.index(position) for position in step) for step in steps]
+    except Exception:  # what a learner returns may hold anything
+        return None
 
 
 def _mask_fault(name: str, found: Tensor, expected: Tensor, blocks: Tensor) -> str | None:

@@ -129,7 +129,7 @@ def leaks(changes: Mapping[str, Tensor], words: Sequence[str], order: Generation
     Args:
         changes: name of a model -> float (N, N), the largest change of a logit at [changed word, output].
         words: N words, in text order.
-        order: without a batch axis; cells that strict causality forbids to move are framed.
+        order: without a batch axis; cells that move although strict causality forbids it are orange.
     """
     n = len(words)
     forbidden = ~strictly_causal_mask(order, in_text_order=True).T  # [changed, output]

@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = "https://github.com/armdlab/armdlab"
+COLAB = REPOSITORY.replace("//github.com", "//colab.research.google.com/github") + "/blob/main/notebooks"
+LOCAL_LINK = re.compile(r"""(\]\(|href=")(?!https?:|#|\{COLAB)""")
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION\n?", re.DOTALL | re.MULTILINE)
 STUB = re.compile(r"^ *### STUB: ?(.*)\n", re.MULTILINE)
 
@@ -31,6 +33,10 @@ def build(master, solved):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         cell.source = _solved(cell.source) if solved else _stubbed(cell.source)
+        if solved and cell.cell_type == "markdown":  # a solution lies one folder deeper
+            cell.source = LOCAL_LINK.sub(r"\1../", cell.source)
+        file = f"solutions/{master.stem}.ipynb" if solved else f"{master.stem}.ipynb"
+        cell.source = cell.source.replace("{COLAB}", f"{COLAB}/{file}")
         cell.source = cell.source.replace("{REPOSITORY}", REPOSITORY).replace("{NAME}", master.stem)
         if solved and number == 0:
             cell.source += "\n\n**This is the solution notebook: every exercise is filled in.**"

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # X1 Tales whose truth is known
 #
-# [Open in Colab](https://colab.research.google.com/github/armdlab/armdlab/blob/main/notebooks/{NAME}.ipynb) · 35 minutes to read and do, under a minute to run on a CPU · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 35 minutes to read and do, under a minute to run on a CPU · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
