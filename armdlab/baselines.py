@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from armdlab.masks import Mask, Masks
-from armdlab.model import ARMD, KVCache, Transformer, causal_layer
-from armdlab.orders import GenerationOrder
+from armdlab.model import ARMD, ARMDConfig, KVCache, Transformer, attend, causal_layer
+from armdlab.orders import UNKNOWN, GenerationOrder
 
 
 class AR(Transformer):
@@ -36,6 +36,142 @@ class AR(Transformer):
         for depth, layer in enumerate(self.layers):
             rows = causal_layer(layer, depth, rows, angles, masks.evidence_to_evidence, cache)
         return self.norm(rows)
+
+
+class BlockDiffusion(Transformer):
+    """Masked diffusion inside blocks that follow each other left to right (BD3-LM; Arriola et al., 2025).
+
+    Rows of X are clean tokens of finished blocks, rows of G a noisy copy in which what is not known yet is [mask]. G
+    predicts every [mask] at once (SUBS: never [mask] itself, and what is known stays). There is no time input: how much
+    is masked tells the time, and nothing need be computed again when nothing was revealed.
+
+    Args:
+        config: as for `ARMD`; `n_two_stream` and the position settings of prefix aggregation play no part.
+        block_size: tokens of a block; None for the whole text, which is masked diffusion.
+
+    Raises:
+        ValueError: if `block_size` is below 1.
+    """
+
+    settings = ("block_size",)
+
+    def __init__(self, config: ARMDConfig, block_size: int | None) -> None:
+        if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+            raise ValueError(f"block_size={block_size!r} must be a whole number of at least 1")
+        super().__init__(config)
+        self.block_size = block_size or config.max_length
+        self.mask = nn.Parameter(torch.zeros(config.d_model))
+        nn.init.normal_(self.mask, std=0.02)
+
+    def forward(
+        self, tokens: Tensor, order: GenerationOrder | None = None, *, is_masked: Tensor | None = None
+    ) -> Tensor:
+        """Predict every token from the tokens of earlier blocks of an order, or in one given state of masking.
+
+        Each row of a call sees one state of masking, so this takes as many calls as a block has steps (all blocks take
+        their n-th step in one call): N for MDLM token by token, where ARMD takes one.
+
+        Args:
+            tokens: int64 (B, N) in text order, N at most `config.max_length`.
+            order: any order that finishes one block of the model after another; None for left to right.
+            is_masked: bool (B, N), what a token's own block does not know, in place of an order: one call, in which
+                every token is predicted from its own block, as far as it is not masked, and from all blocks before.
+                The logits of tokens that are not masked mean nothing.
+
+        Returns:
+            Logits (B, N, V) in text order.
+
+        Raises:
+            ValueError: as `ARMD`, or if the order leaves a block of the model unfinished.
+        """
+        order = self.check_order(tokens, order).to(tokens.device)
+        if is_masked is not None:
+            return self._denoise(tokens, is_masked)
+        turns = self.turns(order)
+        logits = self._denoise(tokens, (turns >= 0).expand_as(tokens))
+        for turn in range(1, int(turns.max()) + 1):
+            later = self._denoise(tokens, (turns >= turn).expand_as(tokens))
+            logits = torch.where((turns == turn).unsqueeze(-1), later, logits)
+        return logits
+
+    def check_order(self, tokens: Tensor, order: GenerationOrder | None) -> GenerationOrder:
+        """See `Transformer.check_order`; an order must finish a block of the model before it begins the next."""
+        order = super().check_order(tokens, order)
+        made_in = order.positions // self.block_size  # of each rank
+        crosses = (made_in.diff(dim=-1) != 0) & (order.blocks.diff(dim=-1) == 0)
+        if (made_in.diff(dim=-1) < 0).any() or crosses.any():
+            raise ValueError(
+                f"order={order} leaves a block of {self.block_size} tokens before it is finished, which block "
+                "diffusion cannot follow; use an order inside blocks, or ARMD"
+            )
+        return order
+
+    def turns(self, order: GenerationOrder) -> Tensor:
+        """How many blocks of the order its block of the model saw before each position: int64 (N,) or (B, N)."""
+        blocks = order.blocks_in_text_order
+        made_in = torch.arange(order.length, device=blocks.device).expand_as(blocks) // self.block_size
+        first = torch.full_like(blocks, order.length).scatter_reduce(-1, made_in, blocks, "amin")
+        return blocks - first.gather(-1, made_in)
+
+    def _denoise(self, tokens: Tensor, is_masked: Tensor) -> Tensor:
+        at = torch.arange(tokens.shape[1], device=tokens.device)
+        blocks = at // self.block_size
+        n_clean = int(blocks[-1]) * self.block_size  # nothing reads the last block's clean copy
+        masks = Masks.two_copies(F.pad(blocks[:n_clean], (1, 0), value=-1), blocks)
+        noisy = tokens.masked_fill(is_masked, UNKNOWN)
+        return self.head(self.hidden(tokens[:, :n_clean], at[:n_clean], at, masks, noisy=noisy))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        token_at: Tensor,
+        target_at: Tensor,
+        masks: Masks,
+        cache: KVCache | None = None,
+        *,
+        noisy: Tensor,
+    ) -> Tensor:
+        """See `Transformer.hidden`; keys and values of clean rows are cached, those of noisy rows are not.
+
+        Args:
+            tokens: int64 (B, E'), clean tokens that the cache does not hold yet.
+            token_at: int64 (E',), their text positions.
+            target_at: int64 (T,), the text positions of the noisy copy.
+            masks: who may see whom.
+            cache: what earlier calls remembered.
+            noisy: int64 (B, T), what is known at the targets; -1 where they are masked.
+        """
+        x, x_at = self.embed(tokens, token_at, with_bos=cache is None or cache.is_empty)
+        is_masked = (noisy == UNKNOWN).unsqueeze(-1)
+        g = torch.where(is_masked, self.mask.to(x.dtype), self.embedding(noisy.clamp(min=0)))
+        sizes, rows = [x.shape[1], g.shape[1]], torch.cat([x, g], 1)
+        angles = self.rotary.at(torch.cat([x_at, target_at + 1]))
+        for depth, layer in enumerate(self.layers):
+            normed = layer.attention_norm(rows)
+            x_queries, g_queries = layer.queries(normed, angles).split(sizes, 2)
+            keys, values = layer.keys_values(normed, angles)
+            (x_keys, g_keys), (x_values, g_values) = keys.split(sizes, 2), values.split(sizes, 2)
+            if cache is not None:
+                x_keys, x_values = cache.extend(depth, x_keys, x_values)
+            x_attended = attend(x_queries, x_keys, x_values, masks.evidence_to_evidence)
+            both = masks.target_to_evidence.beside(masks.target_to_target)
+            g_attended = attend(g_queries, torch.cat([x_keys, g_keys], 2), torch.cat([x_values, g_values], 2), both)
+            rows = layer.finish(rows, torch.cat([x_attended, g_attended], 2))
+        return self.norm(rows[:, sizes[0] :])
+
+
+class MDLM(BlockDiffusion):
+    """Masked diffusion (Sahoo et al., 2024): block diffusion whose one block is the whole text.
+
+    Its ancestral sampler is `generate` along `GenerationOrder.masking_process`: what is revealed stays, so when each
+    token is revealed does not depend on what it is, and can be drawn before. A step that reveals nothing is no block
+    of that order, and costs no call.
+    """
+
+    settings = ()
+
+    def __init__(self, config: ARMDConfig) -> None:
+        super().__init__(config, None)
 
 
 class ShiftedQuery(ARMD):

@@ -36,16 +36,25 @@ Auto-Regressive Masked Diffusion: Karami and Ghodsi, arXiv 2601.16971.
 
 
 class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", model_card_template=_CARD):
-    """Adds `save_pretrained`, `from_pretrained` and `push_to_hub` to a model that is built from one config."""
+    """Adds `save_pretrained`, `from_pretrained` and `push_to_hub` to a model that is built from one config.
+
+    What else a model was built from, it names in `settings`: arguments that are attributes too.
+    """
+
+    settings: tuple[str, ...] = ()
 
     def _save_pretrained(self, save_directory: Path, *, dtype: torch.dtype | None = None) -> None:
         """Write weights and config; `dtype` narrows them on disk only."""
         state = {name: _detached(value, dtype) for name, value in self.state_dict().items()}
         if getattr(self.config, "tie_weights", False):
             del state["head.weight"]  # the embedding again: safetensors refuses to store one tensor twice
+        write_json(save_directory / CONFIG, self._description())
         with written_whole(save_directory / WEIGHTS) as path:
             save_file(state, path, metadata={"format": "pt"})
-        write_json(save_directory / CONFIG, {"architecture": type(self).__name__, **asdict(self.config)})
+
+    def _description(self) -> dict[str, Any]:
+        chosen = {name: getattr(self, name) for name in self.settings}
+        return {"architecture": type(self).__name__, **asdict(self.config), **chosen}
 
     def save_pretrained(
         self,
@@ -91,7 +100,8 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         """
         source = str(pretrained_model_name_or_path)
         config_path, weights_path = (_fetch(source, name, hub) for name in (CONFIG, WEIGHTS))
-        model = cls(cls._read_config(config_path))
+        config, chosen = cls._read_config(config_path)
+        model = cls(config, **chosen)
         try:
             state = load_file(weights_path)
         except (SafetensorError, OSError) as error:
@@ -102,7 +112,7 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         return model.eval()
 
     @classmethod
-    def _read_config(cls, path: Path) -> Any:  # noqa: ANN401
+    def _read_config(cls, path: Path) -> tuple[Any, dict[str, Any]]:
         from armdlab.model import ARMDConfig  # the model is built on this module
 
         config = read_json(path)
@@ -112,11 +122,13 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
                 f"{path} describes {architecture}, not {cls.__name__}; load it by {architecture}.from_pretrained, "
                 "or by armdlab.load, which finds the class itself"
             )
+        chosen = {name: config.pop(name) for name in cls.settings if name in config}
         unknown = sorted(config.keys() - {field.name for field in fields(ARMDConfig)})
-        if unknown or not {"vocab_size", "max_length"} <= config.keys():
-            what = f"holds unknown settings {unknown}" if unknown else "lacks vocab_size or max_length"
+        lacking = sorted(({"vocab_size", "max_length"} - config.keys()) | (set(cls.settings) - chosen.keys()))
+        if unknown or lacking:
+            what = f"holds unknown settings {unknown}" if unknown else f"lacks {' and '.join(lacking)}"
             raise ValueError(f"{path} {what}; it was not written by this version of armdlab")
-        return ARMDConfig(**config)
+        return ARMDConfig(**config), chosen
 
     def _fit(self, state: dict[str, Tensor], path: Path) -> None:
         own = self.state_dict()

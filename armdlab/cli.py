@@ -5,42 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import datasets
 import torch
 import typer
-from rich.console import Console, Group
 from rich.live import Live
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text as Styled
 
-import armdlab
-from armdlab import corpora
-from armdlab.checkpoints import read_json, write_json
-from armdlab.corpora import Rows, Text
-from armdlab.curriculum import Curriculum
+from armdlab import corpora, terminal
+from armdlab.checkpoints import write_json
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import Likelihood, likelihood, tale_report
-from armdlab.model import ARMD, ARMDConfig
-from armdlab.tokenization import Tokenizer
-from armdlab.trained import CARD, Lab, load
-from armdlab.training import Plan, Training, load_plan, seconds_per_step
+from armdlab.evaluation import likelihood
+from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
+from armdlab.tale_evaluation import tale_report
+from armdlab.terminal import progress
+from armdlab.trained import load
 
-VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
-SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
-LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
+PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
 
-progress = Console(stderr=True)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -71,6 +58,7 @@ def main() -> None:
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
+    model: Annotated[str, typer.Option(help="armd, or a baseline: ar, mdlm, block (block diffusion).")] = "armd",
     corpus: Annotated[str, typer.Option(help="tales, manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
     minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps to train, in place of minutes.")] = None,
@@ -90,6 +78,11 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
+    rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,
+    streams: Annotated[
+        list[int] | None, typer.Option(help="Streams S of the strided lesson; repeatable. 1, 2, 4, 8 if left out.")
+    ] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens in a block of block diffusion.")] = 16,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -103,162 +96,72 @@ def train(
         armdlab train --corpus file:novel.txt --steps 2000 --out runs/novel --seed 7
 
         armdlab train --corpus file:novel.txt --out runs/novel --resume
+
+        armdlab train --model mdlm --corpus tales:50000 --minutes 10 --out runs/tales_mdlm
     """
     if resume:
         _refuse_new_settings(context)
-        lab, plan = load(out), load_plan(out)
-        model, tokenizer, corpus = lab.model, lab.tokenizer, lab.card.get("corpus", corpus)
-        layout, splits = lab.card.get("layout", "running"), corpora.load(corpus, seed=plan.seed)
-    else:
-        if (minutes is None) == (steps is None):
-            raise ValueError(f"minutes={minutes} and steps={steps}; give one of them, such as --minutes 2")
-        if minutes is not None and not minutes > 0:
-            raise ValueError(f"minutes={minutes} must be above 0; 2 is a good start")
-        if (out / CARD).exists():
-            raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
-        plan = Plan(
-            steps or 1, Curriculum.for_steps(steps or 1, length, seed=seed), batch_size, learning_rate, seed=seed
-        )
-        layout, splits = layout or _usual_layout(corpus), corpora.load(corpus, seed=seed)
-        progress.print(f"learning a tokenizer of {vocab_size} ids from {corpus}")
-        tokenizer = Tokenizer.train(splits["train"]["text"], vocab_size)
-        torch.manual_seed(seed)
-        if dropout is None:
-            dropout = 0.4 if sum(map(len, splits["train"]["text"])) < SMALL_TEXT else 0.0
-        sizes = {"n_layer": n_layer, "n_head": n_head, "d_model": d_model, "dropout": dropout}
-        model = ARMD(ARMDConfig(tokenizer.vocab_size, length, **sizes))
-    model.to(_fastest(None))
-    length = plan.curriculum.length
-    text = _encode(splits["train"]["text"], tokenizer, length, layout)
-    held_out = _encode(splits["validation"]["text"], tokenizer, length, layout, at_most=VALIDATION_TOKENS)
-    if resume:
-        run, card = Training(model, text, plan), lab.card
-        run.resume(out)
-        progress.print(f"resuming at step {run.step} of {plan.steps}")
-    else:
-        run = Training(model, text, _rehearse(model, text, plan, precision, minutes))
-        before = likelihood(run.bare_model, held_out, length)
-        progress.print(f"before: {before}")
-        command = shlex.join(["armdlab", *sys.argv[1:]])
-        card = {
-            "command": command,
-            "corpus": corpus,
-            "layout": layout,
-            "seed": seed,
-            "seconds": 0.0,
-            "before": before.nats_per_token,
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(out)
-    try:
-        seconds, stopped = _watch(run, held_out)
-    except FloatingPointError:
-        _save(run, out, card, held_out)
-        progress.print(f"the last good weights are in {out}")
-        raise
-    after = _save(run, out, card | {"seconds": card["seconds"] + seconds}, held_out)
-    if stopped:
-        progress.print(f"stopped at step {run.step} of {run.plan.steps}; saved in {out}, go on with --resume")
-    _answer(as_json, {"out": str(out), **read_json(out / CARD)}, f"after:  {after}\nsaved in {out}")
-    if stopped:
-        raise typer.Exit(130)
-
-
-def _usual_layout(corpus: str) -> str:
-    return "padded" if corpora.is_tales(corpus) else "running"
-
-
-def _encode(
-    texts: Iterable[str], tokenizer: Tokenizer, length: int, layout: str, at_most: int | None = None
-) -> Text | Rows:
-    if layout == "running":
-        return Text.encode(texts, tokenizer, at_most=at_most)
-    if layout not in ("padded", "packed"):
-        raise ValueError(f"layout={layout!r} is unknown; choose running, padded (a text a row) or packed")
-    return Rows.encode(texts, tokenizer, length, layout, at_most=at_most)
+        session = Session.resume(out, device=_fastest(None))
+        progress.print(f"resuming at step {session.training.step} of {session.training.plan.steps}")
+        return _finish_training(session, as_json)
+    if (minutes is None) == (steps is None):
+        raise ValueError(f"minutes={minutes} and steps={steps}; give one of them, such as --minutes 2")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes={minutes} must be above 0; 2 is a good start")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is unknown; choose {', '.join(PRECISIONS)}")
+    recipe = Recipe(
+        model=model,
+        corpus=corpus,
+        steps=steps or 1,
+        length=length,
+        layout=layout,
+        vocab_size=vocab_size,
+        n_layer=n_layer,
+        n_head=n_head,
+        d_model=d_model,
+        dropout=dropout,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        rho=rho,
+        streams=tuple(streams) if streams else None,
+        block_size=block_size,
+        seed=seed,
+    )
+    progress.print(f"reading {corpus}, learning a tokenizer of {vocab_size} ids")
+    session = Session.begin(recipe, out, command=shlex.join(["armdlab", *sys.argv[1:]]), device=_fastest(None))
+    session.rehearse(PRECISIONS[precision], minutes, say=progress.print)
+    before = session.figure()
+    progress.print(f"before: {before}")
+    session.card["before"] = before.nats_per_token
+    return _finish_training(session, as_json)
 
 
 def _refuse_new_settings(context: typer.Context) -> None:
-    """A resumed run follows the plan that it was saved with: say so rather than ignore what was asked."""
+    """A resumed run follows the recipe that it was saved with: say so rather than ignore what was asked."""
     asked = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
     extra = sorted(f"--{name.replace('_', '-')}" for name in set(asked) - {"out", "resume", "as_json"})
     if extra:
         raise ValueError(f"--resume goes on with the plan saved in DIR; leave out {', '.join(extra)}")
 
 
-def _rehearse(model: ARMD, text: Text | Rows, plan: Plan, precision: str, minutes: float | None) -> Plan:
-    """Measure what a step costs; choose the precision, and turn minutes into steps."""
-    choices = {"float32": [False], "bf16": [True], "auto": [False, True]}
-    if precision not in choices:
-        raise ValueError(f"precision={precision!r} is unknown; choose float32, bf16 or auto")
-    if minutes is None and len(choices[precision]) == 1:
-        return replace(plan, bf16=choices[precision][0])
-    seconds = {bf16: seconds_per_step(model, text, replace(plan, bf16=bf16)) for bf16 in choices[precision]}
-    bf16 = min(seconds, key=seconds.get)
-    found = ", ".join(f"{'bf16' if key else 'float32'} {value:.2f} s" for key, value in seconds.items())
-    if minutes is None:
-        progress.print(f"a step takes {found}")
-        return replace(plan, bf16=bf16)
-    steps = max(1, int(60 * minutes / (1.08 * seconds[bf16])))  # optimiser and batches cost about 8 % more
-    progress.print(f"a step takes {found}: {minutes:g} minutes are about {steps} steps (--steps {steps} repeats it)")
-    curriculum = Curriculum.for_steps(steps, plan.curriculum.length, seed=plan.seed)
-    return replace(plan, steps=steps, curriculum=curriculum, bf16=bf16)
-
-
-def _watch(run: Training, held_out: Text | Rows) -> tuple[float, bool]:
-    """Train with a progress bar, scoring held-out text after each lesson of the curriculum.
-
-    Ctrl-C lets the step at hand end, so that what is saved is whole; a second one does not wait.
-
-    Returns:
-        Seconds, and whether it was stopped.
-    """
-    columns = (
-        TextColumn("{task.fields[phase]:>13}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
-        TimeRemainingColumn(),
-    )
-    asked_to_stop = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
-        signal.signal(signal.SIGINT, usual)
-
-    usual = signal.signal(signal.SIGINT, stop)
-    started, loss = time.perf_counter(), None
-    with Progress(*columns, console=progress) as bar:
-        task = bar.add_task("", total=run.plan.steps, completed=run.step, phase="", loss=float("nan"), rate=0.0)
-        for step in run.run():
-            loss = step.loss if loss is None else 0.9 * loss + 0.1 * step.loss
-            bar.update(task, completed=step.step, phase=step.phase, loss=loss, rate=step.tokens_per_second)
-            following = run.plan.curriculum.phase(step.step)
-            if following != step.phase and step.step < run.plan.steps:
-                progress.print(f"{step.phase}: {likelihood(run.bare_model, held_out, run.plan.curriculum.length)}")
-            if asked_to_stop:
-                break
-    signal.signal(signal.SIGINT, usual)
-    return time.perf_counter() - started, asked_to_stop
-
-
-def _save(run: Training, out: Path, card: dict[str, Any], held_out: Text | Rows) -> Likelihood:
-    """Write model, optimiser state and card; return how well the model does by now."""
-    run.save(out)
-    after = likelihood(run.bare_model, held_out, run.plan.curriculum.length)
-    write_json(
-        out / CARD,
-        {
-            **card,
-            "steps": run.step,
-            "planned_steps": run.plan.steps,
-            "parameters": run.bare_model.n_parameters,
-            "versions": {"armdlab": armdlab.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
-            "validation": {**asdict(after), "perplexity": after.perplexity},
-        },
-    )
-    return after
+def _finish_training(session: Session, as_json: bool) -> None:
+    """Train to the end, save, and answer; the sentence of a loss that is no number names what is left."""
+    try:
+        stopped = terminal.watch(session)
+    except FloatingPointError as error:
+        if not session.is_saved:
+            session.save()
+        raise FloatingPointError(f"{error}. The last good weights are in {session.out}") from None
+    figure = session.figure() if stopped else None
+    session.save(figure)
+    if stopped:
+        at = f"step {session.training.step} of {session.training.plan.steps}"
+        progress.print(f"stopped at {at}; saved in {session.out}, go on with --resume")
+    answer = {"out": str(session.out), **session.card}
+    _answer(as_json, answer, f"after:  {session.figure()}\nsaved in {session.out}")
+    if stopped:
+        raise typer.Exit(130)
 
 
 @app.command("generate")
@@ -311,33 +214,14 @@ def write(
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             if screen is not None:
-                screen.update(_lanes(lab, prompt, made, len(ids), n_new, streams, n_steps, seconds), refresh=True)
+                screen.update(
+                    terminal.lanes(lab, prompt, made, len(ids), n_new, streams, n_steps, seconds), refresh=True
+                )
     text = lab.tokenizer.decode([made[p] for p in range(len(made))])
     facts = {"text": text, "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")
     _answer(as_json, facts, text)
-
-
-def _lanes(
-    lab: Lab, prompt: str, made: dict[int, int], start: int, n_new: int, streams: int, n_steps: int, seconds: float
-) -> Group:
-    """Draw each stream as a lane of its own colour, and how far it has come."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", style="dim")
-    table.add_column()
-    depth = n_new // streams
-    if prompt:
-        table.add_row("prompt", Styled(prompt, style="dim"))
-    for lane in range(streams):
-        first = start + lane * depth
-        ids = [made[p] for p in range(first, first + depth) if p in made]
-        text = Styled(lab.tokenizer.decode(ids), style=LANE_COLOURS[lane % len(LANE_COLOURS)])
-        text.append("█" if 0 < len(ids) < depth else "", style="blink")
-        table.add_row(f"stream {lane + 1}", text)
-    done = sum(p >= start for p in made)
-    status = f"step {n_steps} of {streams + depth - 1}   {done} of {n_new} tokens   {seconds:.2f} s"
-    return Group(Panel(table, title=f"{streams} streams", title_align="left"), Styled(status, style="dim"))
 
 
 @app.command()
@@ -360,9 +244,9 @@ def evaluate(
     """
     lab = load(folder, device=_fastest(device))
     name, length = corpus or lab.card.get("corpus", "manual"), lab.model.config.max_length
-    splits = corpora.load(name, seed=lab.card.get("seed", 0))
-    layout = lab.card.get("layout", "running") if corpus is None else _usual_layout(name)
-    text = _encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
+    splits = corpora.load(name, seed=lab.card.get("split_seed", 0))
+    layout = lab.card.get("layout", "running") if corpus is None else usual_layout(name)
+    text = encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
     found, counts = [], streams or [s for s in (1, 2, 4) if length % s == 0]
     for count in counts:
         progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
@@ -376,6 +260,53 @@ def evaluate(
         )
         facts["tales"], said = asdict(report), [*said, "", str(report)]
     _answer(as_json, facts, "\n".join(said))
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2 or table3 of the paper.")],
+    budget: Annotated[
+        str, typer.Option(help="laptop (about two hours on one core), or gpu: the paper's own.")
+    ] = "laptop",
+    out: Annotated[Path | None, typer.Option(help="Folder of runs and tables; runs/BUDGET if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train what is missing for a table of the paper, measure it, and show the paper's figures beside ours.
+
+    Runs are shared by the tables, and a run that was stopped goes on: repeat the command. The table, its figure and
+    all numbers are written into the folder.
+
+    Examples:
+        armdlab reproduce table3 --budget laptop
+
+        armdlab reproduce table2 --budget gpu --out /scratch/armd
+    """
+    from armdlab import table_figures
+    from armdlab.reproduce import BUDGETS, TABLES, Runs
+
+    for name, value, allowed in (("table", table, TABLES), ("budget", budget, BUDGETS)):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
+    out = out or Path("runs") / budget
+    command = f"armdlab reproduce {table} --budget {budget}"
+
+    def train_watched(session: Session) -> bool:
+        progress.print(f"training {session.out}")
+        return terminal.watch(session)
+
+    runs = Runs(BUDGETS[budget], out, train_watched, command, device=_fastest(None), say=progress.print)
+    try:
+        found = TABLES[table](runs)
+    except KeyboardInterrupt:
+        progress.print(f"stopped and saved in {out}; the same command goes on")
+        raise typer.Exit(130) from None
+    write_json(out / f"{table}.json", found.as_json())
+    table_figures.bars(found).save(out / f"{table}.png")
+    written = f"{out / table}.json and {table}.png"
+    if found.curves:
+        table_figures.curves(found.curves).save(out / f"{table}_curves.png")
+        written += f" and {table}_curves.png"
+    _answer(as_json, found.as_json(), f"{found}\n\nwritten to {written}")
 
 
 @app.command()

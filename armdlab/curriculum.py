@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from armdlab.orders import GenerationOrder
+
+FOREVER = 10**12  # steps
+FAMILIES = ("left to right", "shuffled", "strided", "random", "infilling")
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,16 @@ class Curriculum:
         length: tokens in a training row, N.
         i_ar: steps of pure left-to-right training, i_AR.
         i_perm: step from which the number of shuffled tokens stays at `rho`.
-        i_strided: step from which rows are strided blocks; a step past the end of training means never.
+        i_strided: step from which orders are drawn from `mixture`; one past the end of training means never.
         rho: number of shuffled tokens at the end of the ramp, at most `length`.
         streams: numbers of streams S, one of which is drawn at every strided step; each divides `length`.
         seed: of all draws.
+        mixture: families of orders with their weights, as (name, weight): one is drawn at every step from `i_strided`.
+            The names are those of `FAMILIES`; the paper's fine-tuning is strided alone.
 
     Raises:
-        ValueError: if the steps are out of order, `rho` exceeds `length`, or a number of streams does not divide it.
+        ValueError: if the steps are out of order, `rho` exceeds `length`, a number of streams does not divide it, or a
+            family is unknown or weighs nothing.
     """
 
     length: int
@@ -39,6 +46,7 @@ class Curriculum:
     rho: int
     streams: tuple[int, ...] = (1, 2, 4)
     seed: int = 0
+    mixture: tuple[tuple[str, float], ...] = (("strided", 1.0),)
 
     def __post_init__(self) -> None:
         """Refuse a curriculum that no training could follow."""
@@ -52,29 +60,51 @@ class Curriculum:
             raise ValueError("streams is empty; name at least one number of streams, such as (1, 2, 4)")
         for streams in self.streams:
             GenerationOrder.strided(self.length, streams)
+        for family, weight in self.mixture:
+            if family not in FAMILIES or not weight > 0:
+                raise ValueError(
+                    f"mixture holds {family!r} with weight {weight}; weigh above 0 any of {', '.join(FAMILIES)}"
+                )
+        if not self.mixture:
+            raise ValueError(f"mixture is empty; name at least one of {', '.join(FAMILIES)}")
 
     @classmethod
-    def for_steps(cls, steps: int, length: int, *, streams: tuple[int, ...] | None = None, seed: int = 0) -> Curriculum:
-        """Spread the three lessons over a number of steps.
+    def for_steps(
+        cls,
+        steps: int,
+        length: int,
+        *,
+        streams: tuple[int, ...] | None = None,
+        rho: int | None = None,
+        seed: int = 0,
+    ) -> Curriculum:
+        """Spread the three lessons over a number of steps; the last sixth, a fifth of what went before, is strided.
 
-        The proportions are near those of the paper on OpenWebText (9K of 180K steps left to right, full shuffling from
-        48K, up to 80K more strided), with more room at the start, which short runs need. rho is the paper's 32 of 1024.
+        Left to right takes 15 % of what goes before, the ramp ends at 40 %. The paper has 5 % and 27 % on OpenWebText
+        (9K and 48K of 180K), 10 % and 30 % on LM1B (100K and 300K of 1M); short runs need more room at the start.
 
         Args:
             steps: optimiser steps of the whole training.
             length: tokens in a training row, N.
-            streams: as in `Curriculum`; None for those of 1, 2 and 4 that divide `length`.
+            streams: as in `Curriculum`; None for those of 1, 2, 4 and 8 that divide `length`.
+            rho: as in `Curriculum`; None for the paper's share, 32 of 1024.
             seed: of all draws.
         """
         if streams is None:
-            streams = tuple(s for s in (1, 2, 4) if length % s == 0)
-        marks = (round(share * steps) for share in (0.15, 0.40, 0.70))
-        return cls(length, *marks, rho=min(length, max(2, length // 32)), streams=streams, seed=seed)
+            streams = tuple(s for s in (1, 2, 4, 8) if length % s == 0)
+        before = round(steps / 1.2)
+        rho = min(length, max(2, length // 32)) if rho is None else rho
+        return cls(length, round(0.15 * before), round(0.4 * before), before, rho=rho, streams=streams, seed=seed)
+
+    @classmethod
+    def left_to_right(cls, length: int, *, seed: int = 0) -> Curriculum:
+        """What a model learns that knows no other order: no shuffling, no streams, however long it takes."""
+        return cls(length, FOREVER, FOREVER, FOREVER, rho=0, streams=(1,), seed=seed)
 
     def phase(self, step: int) -> str:
-        """Name what is learnt at a step: "left to right", "shuffled" or "strided"."""
+        """Name the lesson of a step: "left to right", "shuffled", then "strided" (or "mixture", if it is one)."""
         if step >= self.i_strided:
-            return "strided"
+            return self.mixture[0][0] if len(self.mixture) == 1 else "mixture"
         return "shuffled" if self.n_shuffled(step) else "left to right"
 
     def n_shuffled(self, step: int) -> int:
@@ -89,26 +119,70 @@ class Curriculum:
             return self.rho
         return 1 + (self.rho - 1) * (step - self.i_ar) // max(1, self.i_perm - self.i_ar - 1)
 
+    def family(self, step: int) -> str:
+        """Which of `FAMILIES` the order of a step is from."""
+        if step < self.i_strided:
+            return self.phase(step)
+        names, weights = zip(*self.mixture, strict=True)
+        return names[int(torch.tensor(weights).multinomial(1, generator=seeded(self.seed, step, 3)))]
+
+    def n_streams(self, step: int) -> int:
+        """The number of streams S that a strided step draws."""
+        return self.streams[int(torch.randint(len(self.streams), (), generator=seeded(self.seed, step)))]
+
+    def in_words(self, step: int) -> str:
+        """The order of a step in words: what a meter shows.
+
+        >>> plan = Curriculum(64, i_ar=2, i_perm=6, i_strided=9, rho=4, streams=(4,))
+        >>> [plan.in_words(step) for step in (0, 6, 9)]
+        ['left to right', '4 of 64 shuffled', '4 streams']
+        """
+        family = self.family(step)
+        if family == "shuffled":
+            return f"{self.n_shuffled(step)} of {self.length} shuffled"
+        return f"{self.n_streams(step)} streams" if family == "strided" else family
+
     def order(self, step: int, batch_size: int, *, process: int = 0) -> GenerationOrder:
         """The order of one training step.
 
         Args:
             step: optimiser step, from 0.
             batch_size: number of rows B.
-            process: rank of the process, so that each draws shuffles of its own (all draw the same S).
+            process: rank of the process, so that each draws shuffles of its own (all draw the same family and S).
 
         Returns:
-            One order for all rows, or one for each where they are shuffled.
+            One order for all rows, or one for each where chance enters.
         """
-        if step >= self.i_strided:
-            generator = seeded(self.seed, step)
-            pick = int(torch.randint(len(self.streams), (), generator=generator))
-            return GenerationOrder.strided(self.length, self.streams[pick])
-        count = self.n_shuffled(step)
-        if count == 0:
+        family, generator = self.family(step), seeded(self.seed, step, process)
+        if family == "left to right":
             return GenerationOrder.left_to_right(self.length)
-        generator = seeded(self.seed, step, process)
+        if family == "strided":
+            return GenerationOrder.strided(self.length, self.n_streams(step))
+        if family == "infilling":
+            return GenerationOrder.infilling(known_around_spans(self.length, batch_size, generator))
+        count = self.length if family == "random" else self.n_shuffled(step) if step < self.i_strided else self.rho
         return GenerationOrder.shuffled(self.length, count, batch_size=batch_size, generator=generator)
+
+
+def known_around_spans(length: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """What is given when one to three spans of a text are to be filled, together an eighth to a half of it.
+
+    Args:
+        length: number of text positions N.
+        batch_size: number of rows B.
+        generator: source of chance, on the CPU.
+
+    Returns:
+        bool (B, N), True where the token is given; spans may meet or overlap, and at least one position is open.
+    """
+    known = torch.ones(batch_size, length, dtype=torch.bool)
+    for row in known:
+        n_spans = int(torch.randint(1, 4, (), generator=generator))
+        share = 0.125 + 0.375 * float(torch.rand((), generator=generator))
+        size = max(1, round(share * length / n_spans))
+        for start in torch.randint(max(1, length - size + 1), (n_spans,), generator=generator).tolist():
+            row[start : start + size] = False
+    return known
 
 
 def seeded(*numbers: int) -> torch.Generator:

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from armdlab.baselines import BlockDiffusion
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
 from armdlab.model import KVCache, Transformer
-from armdlab.orders import GenerationOrder
-
-UNKNOWN = -1  # in `known`: this position is to be generated
+from armdlab.orders import UNKNOWN, GenerationOrder
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ def decode_steps(
             "use streams=1, or decode rows that are cut alike together"
         )
     choose = Sampler(temperature, top_k, top_p, seed, model.bos.device)
-    return _walk(model, tokens, order, choose)
+    walk = _reveal if isinstance(model, BlockDiffusion) else _walk
+    return walk(model, tokens, order, choose)
 
 
 def given_tokens(
@@ -184,6 +184,46 @@ def _walk(model: Transformer, tokens: Tensor, order: GenerationOrder, choose: Sa
         if device.type != "cpu":
             torch.accelerator.synchronize()  # or the seconds would be those of asking, not of doing
         yield DecodeStep(order.positions[..., ranks], chosen, log_probs, time.perf_counter() - started)
+
+
+@torch.no_grad()
+def _reveal(model: BlockDiffusion, tokens: Tensor, order: GenerationOrder, choose: Sampler) -> Iterator[DecodeStep]:
+    """Walk along an order by masked diffusion: one call for each of its blocks, on all of the model's present block.
+
+    Only finished blocks of the model are cached; the noisy copy changes at each step and is computed anew.
+    """
+    started, device, size = time.perf_counter(), model.bos.device, model.block_size
+    steps = order.positions.split(torch.bincount(order.blocks).tolist(), -1)
+    block_of = torch.arange(order.length) // size
+    seen = torch.full_like(tokens, UNKNOWN).to(device)
+    cache, fed = KVCache(model.config, len(tokens), order.length, device, _working_dtype(model)), 0
+    for at in steps:
+        at_rows = at.expand(len(tokens), -1)
+        given = tokens.gather(-1, at_rows)
+        if (given != UNKNOWN).all():
+            seen.scatter_(-1, at_rows.to(device), given.to(device))
+            continue
+        start = int(at.flatten()[0]) // size * size
+        stop = min(start + size, order.length)
+        if cache.is_empty or start > fed:
+            evidence, n_cached = block_of[fed:start], 0 if cache.is_empty else fed + 1
+            if cache.is_empty:
+                evidence = torch.cat([torch.tensor([-1]), evidence])
+            masks = Masks.between(evidence.to(device), block_of[start:stop].to(device), n_cached)
+        else:
+            masks = ALL_VISIBLE
+        wanted = at_rows.to(device)
+        with _evaluating(model):
+            clean, targets = torch.arange(fed, start, device=device), torch.arange(start, stop, device=device)
+            hidden = model.hidden(seen[:, fed:start], clean, targets, masks, cache, noisy=seen[:, start:stop])
+            rows = torch.arange(len(tokens), device=device).unsqueeze(-1)
+            logits = model.head(hidden[rows, wanted - start])
+        fed = start
+        chosen, log_probs = choose(logits, given)
+        seen.scatter_(-1, wanted, chosen)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        yield DecodeStep(at.to(device), chosen, log_probs, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)

@@ -5,65 +5,49 @@ A figure here is a value that carries its own conditions, and says them when pri
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from armdlab import tales
+from armdlab.baselines import BlockDiffusion
+from armdlab.curriculum import seeded
 from armdlab.model import Transformer
-from armdlab.objectives import nll
+from armdlab.objectives import diffusion_bound, nll
 from armdlab.orders import GenerationOrder
-from armdlab.rows import Layout, Rows, Text
-from armdlab.samples import Written, diversity, judge, novelty, validity, write_tales
-from armdlab.tales import TaleGrammar
-from armdlab.tokenization import Tokenizer
-
-__all__ = [
-    "Excess",
-    "Likelihood",
-    "TaleReport",
-    "diversity",
-    "excess_nats",
-    "likelihood",
-    "novelty",
-    "tale_report",
-    "validity",
-    "write_tales",
-]
+from armdlab.rows import Rows, Text
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """Exact negative log-likelihood of a text, each token scored once.
-
-    Exact for the one order that is named; a mean over several orders would be a bound on what any-order models can say.
+class Figure:
+    """Nats that a model pays for a text, with the conditions under which they were measured.
 
     Args:
-        nats_per_token: mean over all tokens, ends of texts included, positions 0 of rows included.
-        nats_per_character: the same total over the characters of the text, so that tokenizers can be compared.
+        nats_per_token: mean over all tokens, ends of texts and positions 0 of rows included.
         standard_error: of `nats_per_token`, from the spread of the rows; nan where there is one row.
-        n_tokens: how many tokens were scored.
+        n_tokens: how many tokens of text were scored.
         length: tokens in a row; what stands further back is not seen.
         order: who was made when, in words.
-        layout: "padded" or "packed" where rows hold whole texts; empty where they are cut from running text. The nats
-            are then those of the texts and of the padding that they saw (`corpora.Rows.is_paid`).
+        layout: "padded" or "packed" where rows hold whole texts; empty where they are cut from running text.
+        text: what was scored, in words.
+        precision: of the network's products.
     """
 
     nats_per_token: float
-    nats_per_character: float
     standard_error: float
     n_tokens: int
     length: int
     order: str
     layout: str = ""
+    text: str = "held-out text"
+    precision: str = "float32"
 
     @property
     def perplexity(self) -> float:
-        """Exp of the nats per token."""
+        """Exp of the mean over all tokens (not the mean of each row's)."""
         return math.exp(self.nats_per_token)
 
     @property
@@ -71,17 +55,43 @@ class Likelihood:
         """Nats over ln 2."""
         return self.nats_per_token / math.log(2)
 
-    def __str__(self) -> str:
+    def _said(self, kind: str, more: str = "") -> str:
         return (
-            f"perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} +- {self.standard_error:.4f} nats or "
-            f"{self.bits_per_token:.4f} bits a token, {self.nats_per_character:.4f} nats a character; exact, "
-            f"{self.order}, {self.n_tokens:,} tokens in {self.layout}{' ' * bool(self.layout)}rows of {self.length})"
+            f"({self.nats_per_token:.4f} +- {self.standard_error:.4f} nats or {self.bits_per_token:.4f} bits a token"
+            f"{more}; {kind}, {self.order}; {self.text}, {self.n_tokens:,} tokens in {self.layout}"
+            f"{' ' * bool(self.layout)}rows of {self.length}, {self.precision})"
         )
+
+
+@dataclass(frozen=True)
+class Likelihood(Figure):
+    """Exact negative log-likelihood of a text, each token scored once.
+
+    Exact for the one order that is named. In padded rows the nats are those of the texts and of the padding that they
+    saw (`rows.Rows.is_paid`).
+
+    Args:
+        nats_per_character: the same total over the characters of the text, so that tokenizers can be compared.
+    """
+
+    nats_per_character: float = math.nan
+
+    def __str__(self) -> str:
+        more = f", {self.nats_per_character:.4f} nats a character"
+        return f"perplexity {self.perplexity:.2f} {self._said('exact', more)}"
 
 
 @torch.no_grad()
 def likelihood(
-    model: Transformer, text: Text | Rows, length: int, *, streams: int = 1, batch_size: int = 16
+    model: Transformer,
+    text: Text | Rows,
+    length: int,
+    *,
+    streams: int = 1,
+    shuffled: int | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    name: str = "held-out text",
 ) -> Likelihood:
     """Score a held-out text in neighbouring rows of `length` tokens, the last one shorter, each token once.
 
@@ -91,276 +101,270 @@ def likelihood(
         length: tokens in a row, N.
         streams: score under the strided order of S streams; 1 is left to right. The last row, if it is shorter, is
             read in the largest number of streams up to S that divides it.
+        shuffled: score each row under an order of its own in which that many positions exchange places; `length` makes
+            random orders. A last row that is shorter is left out.
+        seed: of those orders.
         batch_size: rows scored together.
+        name: what the text is, in words.
 
     Raises:
-        ValueError: if the text is empty, or `streams` does not divide `length`.
+        ValueError: if the text is empty, `streams` does not divide `length`, or `streams` and `shuffled` are both
+            given.
     """
     if not len(text.ids):
         raise ValueError("the text to score is empty; hold out a larger share, or give more text")
+    if shuffled is not None and streams != 1:
+        raise ValueError(f"streams={streams} and shuffled={shuffled} both say who is made when; give one of them")
+    strided = GenerationOrder.strided(length, streams)
+
+    def orders(first: int, count: int) -> GenerationOrder:
+        if shuffled is None:
+            return strided
+        return GenerationOrder.shuffled(length, shuffled, batch_size=count, generator=seeded(seed, first))
+
+    said = strided_in_words(streams) if shuffled is None else f"{shuffled} of {length} shuffled (seed {seed})"
+    said = f"random orders (seed {seed})" if shuffled == length else said
+    how = {"text": name, "precision": precision_of(model)}
     if isinstance(text, Rows):
-        return _likelihood_of_rows(model, text, streams, batch_size)
-    was_training, device = model.training, model.bos.device
-    model.eval()
+        return _likelihood_of_rows(model, text, orders, said, batch_size, how)
     n_whole = len(text.ids) // length
     whole, rest = text.ids[: n_whole * length].view(n_whole, length), text.ids[n_whole * length :]
-    order = GenerationOrder.strided(length, streams)
-    batches = whole.split(batch_size) if n_whole else ()
-    rows = [nll(model, batch.to(device), order, "none").double().sum(-1) for batch in batches]
-    sums = torch.cat(rows).cpu() if rows else torch.empty(0, dtype=torch.float64)
-    total = float(sums.sum())
-    if len(rest):
-        fitting = max(s for s in range(1, streams + 1) if len(rest) % s == 0)
-        total += float(nll(model, rest[None].to(device), GenerationOrder.strided(len(rest), fitting), "sum").double())
-    model.train(was_training)
-    return Likelihood(
-        total / len(text.ids),
-        total / text.n_characters,
-        float(sums.std() / length / math.sqrt(n_whole)) if n_whole > 1 else math.nan,
-        len(text.ids),
-        length,
-        _in_words(streams),
-    )
+    if shuffled is not None:
+        whole, rest = whole_rows(text, length), rest[:0]
+    with _evaluating(model) as device:
+        sums = [
+            nll(model, batch.to(device), orders(i * batch_size, len(batch)), "none").double().sum(-1).cpu()
+            for i, batch in enumerate(whole.split(batch_size) if len(whole) else ())
+        ]
+        sums = torch.cat(sums) if sums else torch.empty(0, dtype=torch.float64)
+        total = float(sums.sum())
+        if len(rest):
+            fitting = GenerationOrder.strided(len(rest), max(s for s in range(1, streams + 1) if len(rest) % s == 0))
+            total += float(nll(model, rest[None].to(device), fitting, "sum").double())
+    n_tokens = whole.numel() + len(rest)
+    error = float(sums.std() / length / math.sqrt(n_whole)) if n_whole > 1 else math.nan
+    per_character = total / text.n_characters * len(text.ids) / n_tokens
+    return Likelihood(total / n_tokens, error, n_tokens, length, said, **how, nats_per_character=per_character)
 
 
-def _likelihood_of_rows(model: Transformer, rows: Rows, streams: int, batch_size: int) -> Likelihood:
-    order = GenerationOrder.strided(rows.length, streams)
-    of_text, of_padding, n_tokens, _ = _row_nats(model, rows, order, batch_size)
-    mean, error = _ratio(of_text + of_padding, n_tokens)
+@contextmanager
+def _evaluating(model: Transformer) -> Iterator[torch.device]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield model.bos.device
+    finally:
+        model.train(was_training)
+
+
+def precision_of(model: Transformer) -> str:
+    """What the network computes in, in words."""
+    kind = model.bos.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.bos.dtype
+    return str(dtype).removeprefix("torch.")
+
+
+def _likelihood_of_rows(
+    model: Transformer,
+    rows: Rows,
+    orders: Callable[[int, int], GenerationOrder],
+    said: str,
+    batch_size: int,
+    how: dict[str, str],
+) -> Likelihood:
+    of_text, of_padding, n_tokens, _ = row_nats(model, rows, orders, batch_size)
+    mean, error = ratio_of_sums(of_text + of_padding, n_tokens)
     per_character = float((of_text + of_padding).sum()) / rows.n_characters
-    return Likelihood(mean, per_character, error, len(rows.ids), rows.length, _in_words(streams), rows.layout)
+    sizes = (len(rows.ids), rows.length, said, rows.layout)
+    return Likelihood(mean, error, *sizes, **how, nats_per_character=per_character)
 
 
-def _in_words(streams: int) -> str:
+def strided_in_words(streams: int) -> str:
+    """Name the strided order of S streams."""
     return "left to right" if streams == 1 else f"{streams} strided streams"
 
 
 @torch.no_grad()
-def _row_nats(model: Transformer, rows: Rows, order: GenerationOrder, batch_size: int) -> tuple[Tensor, ...]:
-    """Of each row, float64 (R,): nats of its text, nats of the padding it pays for, its tokens, and its texts."""
-    was_training, device = model.training, model.bos.device
-    model.eval()
-    order, found = order.to(device), []
-    for batch in rows.batches(batch_size):
-        tokens = batch.to(device)
-        nats = nll(model, tokens, order, "none").double()
-        is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, order)
-        is_end = is_text & (tokens == rows.end_of_text)
-        columns = (nats * is_text, nats * (is_paid & ~is_text), is_text.double(), is_end.double())
-        found.append(torch.stack([column.sum(-1) for column in columns]).cpu())
-    model.train(was_training)
+def row_nats(
+    model: Transformer, rows: Rows, orders: Callable[[int, int], GenerationOrder], batch_size: int
+) -> tuple[Tensor, ...]:
+    """Of each row, float64 (R,): nats of its text, nats of the padding it pays for, its tokens, and its texts.
+
+    Args:
+        model: what predicts.
+        rows: what is scored.
+        orders: gives the order of a batch from its first row's number and its size.
+        batch_size: rows scored together.
+    """
+    found = []
+    with _evaluating(model) as device:
+        for i, batch in enumerate(rows.batches(batch_size)):
+            tokens, order = batch.to(device), orders(i * batch_size, len(batch)).to(device)
+            nats = nll(model, tokens, order, "none").double()
+            is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, order)
+            is_end = is_text & (tokens == rows.end_of_text)
+            columns = (nats * is_text, nats * (is_paid & ~is_text), is_text.double(), is_end.double())
+            found.append(torch.stack([column.sum(-1) for column in columns]).cpu())
     return tuple(torch.cat(found, -1))
 
 
-def _ratio(totals: Tensor, counts: Tensor) -> tuple[float, float]:
+def ratio_of_sums(totals: Tensor, counts: Tensor) -> tuple[float, float]:
     """Mean of what rows hold, (R,) over (R,), and its standard error from the spread of the rows."""
     mean = float(totals.sum() / counts.sum())
     spread = (totals - mean * counts).square().sum() / (len(totals) - 1) if len(totals) > 1 else math.nan
     return mean, math.sqrt(spread / len(totals)) / float(counts.mean())
 
 
-# ------------------------------------------------------------------------------------- tales: above the truth
+# --------------------------------------------------------------------------------------------- masked diffusion
 
 
 @dataclass(frozen=True)
-class Excess:
-    """How many nats above the truth a model is: KL(tales || model) = E[-log q(tale) + log p(tale)].
+class Bound(Figure):
+    """The bound on the negative log-likelihood that masked diffusion is trained by; what the model pays is less.
 
-    q is the chance that the model makes the tale's own tokens, their end, and the padding that they saw, under the
-    order that is named. A text could be cut into tokens in other ways, and padding could be something else, which the
-    reader drops as well: what the model gives to the text is at least q, so this is an upper bound on the KL of texts.
+    In padded rows all padding is paid for.
 
     Args:
-        nats_per_tale: the mean of the paired differences; the tales' own spread cancels in each of them.
-        standard_error: of `nats_per_tale`.
-        nll: -log q in nats a tale.
-        nll_standard_error: of `nll`; larger than that of the difference.
-        padding_nats: the part of `nll` that is for padding; 0 left to right.
-        entropy: of the source in closed form, nats a tale.
-        n_tales: how many held-out tales were scored.
-        n_tokens: how many tokens they have, their ends included.
-        length: tokens in a row.
-        layout: "padded" or "packed"; packed, a tale is read with those before it in sight.
-        order: who was made when, in words.
+        samples: how many states of masking were drawn for each row.
     """
 
-    nats_per_tale: float
-    standard_error: float
-    nll: float
-    nll_standard_error: float
-    padding_nats: float
-    entropy: float
-    n_tales: int
-    n_tokens: int
-    length: int
-    layout: Layout
-    order: str
+    samples: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.nats_per_tale:.3f} +- {self.standard_error:.3f} nats a tale above the truth (NLL {self.nll:.3f} +- "
-            f"{self.nll_standard_error:.3f}, {self.padding_nats:.3f} of it for padding; entropy {self.entropy:.3f}; "
-            f"an upper bound on the KL of texts, by canonical tokens; {self.order}, {self.n_tales:,} tales of "
-            f"{self.n_tokens / self.n_tales:.1f} tokens in {self.layout} rows of {self.length})"
-        )
+        return f"perplexity at most {self.perplexity:.2f} {self._said(f'bound by {self.samples} maskings a row')}"
 
 
-def excess_nats(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    held_out: Iterable[str],
+@torch.no_grad()
+def bound(
+    model: BlockDiffusion,
+    text: Text | Rows,
+    length: int,
     *,
-    streams: int = 1,
-    order: GenerationOrder | None = None,
-    length: int | None = None,
-    layout: Layout = "padded",
-    grammar: TaleGrammar | None = None,
+    samples: int = 8,
     batch_size: int = 16,
-) -> Excess:
-    """Compare a model with the truth, exactly: its NLL of held-out tales minus the source's own.
+    seed: int = 0,
+    name: str = "held-out text",
+) -> Bound:
+    """Score a held-out text by the bound of masked diffusion, in the same rows as `likelihood`.
 
     Args:
-        model: what predicts.
-        tokenizer: the one that it was trained with.
-        held_out: tales that it has not seen.
-        streams: score under the strided order of S streams; 1 is left to right.
-        order: an order of your own in place of that, without a batch axis.
-        length: tokens in a row; None for the longest that the model can hold.
-        layout: how tales are laid into rows, as in training.
-        grammar: the source; the lab's own tales if None.
+        model: `MDLM` or `BlockDiffusion`; put into evaluation mode for the while.
+        text: what is held out.
+        length: tokens in a row, N; of running text a last row that is shorter is left out.
+        samples: states of masking drawn for each row.
         batch_size: rows scored together.
+        seed: of what is masked.
+        name: what the text is, in words.
 
     Raises:
-        ValueError: if a text is no tale, `streams` and `order` are both given, or as `corpora.Rows.encode`.
+        ValueError: if the text has no row.
     """
-    if order is not None and streams != 1:
-        raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")
-    source, texts = grammar or tales.load_grammar(), list(held_out)
-    length = length or (order.length if order is not None else model.config.max_length)
-    rows = Rows.encode(texts, tokenizer, length, layout)
-    truths = torch.tensor([-source.log_prob(text) for text in texts], dtype=torch.float64)
-    if truths.isinf().any():
-        text = texts[int(truths.isinf().nonzero()[0])]
-        raise ValueError(f"{text[:40]!r} is no tale: {source.check(text)[0].sentence}; score tales of this grammar")
-    words = _in_words(streams) if order is None else repr(order)
-    of_text, of_padding, _, n_tales = _row_nats(
-        model, rows, order or GenerationOrder.strided(length, streams), batch_size
-    )
-    truth_of_rows = torch.stack([part.sum() for part in truths.split(n_tales.long().tolist())])
-    price = of_text + of_padding
-    mean, error = _ratio(price - truth_of_rows, n_tales)
-    nll_mean, nll_error = _ratio(price, n_tales)
-    padding = float(of_padding.sum() / n_tales.sum())
-    sizes = (len(texts), len(rows.ids), length, layout, words)
-    return Excess(mean, error, nll_mean, nll_error, padding, source.entropy(), *sizes)
-
-
-# -------------------------------------------------------------------------------------- tales: all in a table
+    rows = whole_rows(text, length)
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    with _evaluating(model) as device:
+        for sample in range(samples):
+            for i, batch in enumerate(rows.split(batch_size)):
+                nats = diffusion_bound(model, batch.to(device), generator=seeded(seed, sample, i), reduction="none")
+                sums[i * batch_size : i * batch_size + len(batch)] += nats.double().sum(-1).cpu() / samples
+    counts = n_text_tokens(text, rows)
+    mean, error = ratio_of_sums(sums, counts)
+    layout = text.layout if isinstance(text, Rows) else ""
+    sizes = (int(counts.sum()), length, "mean over random orders", layout, name, precision_of(model))
+    return Bound(mean, error, *sizes, samples=samples)
 
 
 @dataclass(frozen=True)
-class TaleReport:
-    """All that can be said exactly about a model of tales.
+class AnyOrder(Figure):
+    """What a model that makes its tokens in a random order pays for a text: -log of the mean probability over orders.
+
+    The sampler of masked diffusion draws an order first, so its probability of a text is the mean over all N! orders.
+    The mean over `n_orders` of them is unbiased, hence minus its logarithm too large on average: tighter than the
+    bound, and never too kind to the model's rivals.
 
     Args:
-        excess: nats above the truth, one for each number of streams.
-        written: what was sampled, one for each number of streams; then as many tales of the source itself.
-        conditions: how it was sampled, in words.
+        n_orders: how many random orders were drawn for each row, K.
+        mean_of_logs: nats per token, the mean over the same orders: a sample of the bound.
     """
 
-    excess: tuple[Excess, ...]
-    written: tuple[Written, ...]
-    conditions: str
+    n_orders: int = 0
+    mean_of_logs: float = math.nan
 
     def __str__(self) -> str:
-        """The whole table."""
-        wide = max(len("source"), *(len(column.writer) for column in self.written)) + 2
-        wide = max(wide, 18)
-        nats = [
-            ("excess, nats a tale", lambda e: f"{e.nats_per_tale:.3f} +- {e.standard_error:.3f}"),
-            ("NLL, nats a tale", lambda e: f"{e.nll:.3f} +- {e.nll_standard_error:.3f}"),
-            ("  of it for padding", lambda e: f"{e.padding_nats:.3f}"),
-        ]
-        words = [
-            ("parse", lambda w: w.validity.parses),
-            ("consistent", lambda w: w.validity.is_consistent),
-            ("new, of the consistent", lambda w: w.novelty),
-            ("nats a word", lambda w: f"{w.diversity.nats_per_word:.3f}"),
-            *((f"distinct-{n}", lambda w, n=n: f"{w.diversity.distinct[n - 1]:.3f}") for n in (1, 2, 3)),
-            ("different texts", lambda w: f"{w.diversity.different:.3f}"),
-        ]
-        truth = ["0", f"{self.excess[0].entropy:.3f}", "0"]
-        lines = [
-            _line("", [column.writer for column in self.written], wide),
-            *(
-                _line(name, [*map(show, self.excess), exact], wide)
-                for (name, show), exact in zip(nats, truth, strict=True)
-            ),
-            *(_line(name, map(show, self.written), wide) for name, show in words),
-            "",
-        ]
-        for column in self.written:
-            if column.validity.violations:
-                lines += [f"{column.writer}: {column.validity}", ""]
-        return "\n".join([*lines, self.conditions])
+        kind = f"exact in the limit, log-mean-exp over {self.n_orders} random orders a row"
+        return f"perplexity {self.perplexity:.2f} {self._said(kind, f'; mean of logs {self.mean_of_logs:.4f}')}"
 
 
-def _line(name: str, cells: Iterable[object], wide: int) -> str:
-    return f"{name:<24}" + "".join(f"{cell!s:>{wide}}" for cell in cells)
-
-
-def tale_report(
+@torch.no_grad()
+def any_order(
     model: Transformer,
-    tokenizer: Tokenizer,
-    splits: Mapping[str, Mapping[str, Iterable[str]]],
+    text: Text | Rows,
+    length: int,
     *,
-    streams: Iterable[int] = (1, 2, 4),
-    n_tales: int = 400,
-    n_samples: int = 200,
-    length: int | None = None,
-    layout: Layout = "padded",
-    temperature: float = 1.0,
+    n_orders: int = 8,
+    n_rows: int | None = None,
+    batch_size: int = 16,
     seed: int = 0,
-    grammar: TaleGrammar | None = None,
-) -> TaleReport:
-    """Measure a model of tales in every way that is exact: nats above the truth, and what its own tales are worth.
+    name: str = "held-out text",
+) -> AnyOrder:
+    """Score a text by the probability that it is made in a random order (Eso-LMs' figure for MDLM).
+
+    Masked diffusion needs N network calls for each order and batch; `ARMD` needs one.
 
     Args:
-        model: what predicts and writes.
-        tokenizer: the one that it was trained with.
-        splits: what `corpora.load("tales")` gave for its training.
-        streams: numbers of streams S to compare.
-        n_tales: how many held-out tales to score.
-        n_samples: how many texts to sample for each S.
-        length: tokens in a row; None for the longest that the model can hold.
-        layout: how rows were laid out in training.
-        temperature: of sampling.
-        seed: of sampling, and of the source's own tales, which stand beside.
-        grammar: the source; the lab's own tales if None.
+        model: what predicts, in any order.
+        text: what is held out.
+        length: tokens in a row, N.
+        n_orders: random orders for each row, K.
+        n_rows: rows to score, evenly spread over the text; None for all.
+        batch_size: rows scored together.
+        seed: of the orders.
+        name: what the text is, in words.
 
     Raises:
-        ValueError: if `streams` is empty, or as `excess_nats`, `write_tales` and `validity`.
+        ValueError: if the text has no row, or `n_orders` is below 1.
     """
-    streams = tuple(streams)
-    if not streams:
-        raise ValueError("streams is empty; name at least one number of streams, such as (1, 2, 4)")
-    length, source = length or model.config.max_length, grammar or tales.load_grammar()
-    held_out, seen = list(itertools.islice(splits["validation"]["text"], n_tales)), set(splits["train"]["text"])
-    excess, written = [], []
-    for count in streams:
-        excess.append(
-            excess_nats(model, tokenizer, held_out, streams=count, length=length, layout=layout, grammar=source)
-        )
-        texts = write_tales(
-            model, tokenizer, n_samples, streams=count, length=length, temperature=temperature, seed=seed
-        )
-        written.append(judge(excess[-1].order, texts, seen, grammar=source))
-    own = list(tales.tales(n_samples, seed ^ 0x7A1E5, source))  # other tales than those of the corpus of `seed`
-    written.append(judge("the source", own, seen, grammar=source))
-    conditions = (
-        f"excess and NLL: {len(held_out):,} held-out tales, {layout} rows of {length}, upper bounds on what texts cost "
-        "(canonical tokens; padding counted where text made later saw it)\n"
-        f"texts: {n_samples:,} of each writer, temperature {temperature:g}, nothing truncated, seed {seed}, rows of "
-        f"{length}, cut at the first end of text; +- is one standard error"
-    )
-    return TaleReport(tuple(excess), tuple(written), conditions)
+    if n_orders < 1:
+        raise ValueError(f"n_orders={n_orders} must be at least 1; 8 is a good start")
+    rows = whole_rows(text, length)
+    if n_rows is not None and n_rows < len(rows):
+        rows = rows[torch.linspace(0, len(rows) - 1, n_rows).round().long()]
+    logs = torch.zeros(n_orders, len(rows), dtype=torch.float64)
+    with _evaluating(model) as device:
+        for k in range(n_orders):
+            for i, batch in enumerate(rows.split(batch_size)):
+                order = GenerationOrder.random(length, batch_size=len(batch), generator=seeded(seed, k, i))
+                nats = nll(model, batch.to(device), order, "none").double()
+                logs[k, i * batch_size : i * batch_size + len(batch)] = -nats.sum(-1).cpu()
+    counts = n_text_tokens(text, rows)
+    mean, error = ratio_of_sums(math.log(n_orders) - logs.logsumexp(0), counts)
+    layout = text.layout if isinstance(text, Rows) else ""
+    sizes = (int(counts.sum()), length, f"random orders (seed {seed})", layout, name, precision_of(model))
+    return AnyOrder(mean, error, *sizes, n_orders=n_orders, mean_of_logs=float(-logs.mean(0).sum() / counts.sum()))
+
+
+def n_text_tokens(text: Text | Rows, rows: Tensor) -> Tensor:
+    """How many tokens of text each of some rows holds, padding left out: float64 (R,)."""
+    if isinstance(text, Rows):
+        return text.is_text(rows).sum(-1).double()
+    return torch.full((len(rows),), rows.shape[1], dtype=torch.float64)
+
+
+def whole_rows(text: Text | Rows, length: int) -> Tensor:
+    """The rows of `length` tokens that a held-out text holds: int64 (R, N).
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(text, Rows):
+        return torch.cat(list(text.batches(256)))
+    n_whole = len(text.ids) // length
+    if not n_whole:
+        raise ValueError(f"the text has {len(text.ids)} tokens, fewer than one row of length={length}; hold out more")
+    return text.ids[: n_whole * length].view(n_whole, length)
+
+
+def held_out_figure(
+    model: Transformer, text: Text | Rows, length: int, *, name: str = "held-out text"
+) -> Likelihood | Bound:
+    """What a model is trained to lower, on held-out text: exact left to right, or the bound of masked diffusion."""
+    return (bound if isinstance(model, BlockDiffusion) else likelihood)(model, text, length, name=name)

@@ -70,6 +70,10 @@ class Mask:
             return weights
         return weights.masked_fill(~self.allowed[..., -weights.shape[-1] :], 0.0)
 
+    def beside(self, other: Mask) -> Mask:
+        """One mask over this one's columns and then the other's; both see everything, or both are matrices."""
+        return self if self.allowed is None else Mask(torch.cat([self.allowed, other.allowed], -1))
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -81,7 +85,7 @@ class Masks:
 
     evidence_to_evidence: Mask  # X reads X: M^c
     target_to_evidence: Mask  # G reads X: M^sc
-    target_to_target: Mask  # G reads G in the causal layers: M^c
+    target_to_target: Mask  # G reads G: M^c in ARMD's causal layers, the own block in block diffusion
 
     @classmethod
     def one_pass(cls, order: GenerationOrder) -> Masks:
@@ -110,6 +114,23 @@ class Masks:
             sees_cache(may_see(targets, evidence, strictly=True), n_cached_evidence),
             sees_cache(may_see(targets, targets), n_cached_targets),
         )
+
+    @classmethod
+    def two_copies(cls, evidence: Tensor, targets: Tensor) -> Masks:
+        """Masks for training block diffusion on a clean and a noisy copy of a text in one pass (BD3-LM, section 3.3).
+
+        Clean rows read clean ones under M^c, noisy rows read clean ones under M^sc and the noisy ones of their own
+        block: the masks of ARMD, but for the last.
+
+        Args:
+            evidence: int64 (E,), the block of each clean row; -1 for BOS.
+            targets: int64 (T,), the block of each noisy row.
+        """
+        if targets[0] == targets[-1]:
+            return ALL_VISIBLE  # one block: nothing is hidden, nothing clean comes before it but BOS
+        own_block = targets.unsqueeze(-1) == targets.unsqueeze(-2)
+        between = cls.between(evidence, targets)
+        return cls(between.evidence_to_evidence, between.target_to_evidence, Mask(own_block))
 
 
 # Evidence row r holds rank r - 1 (row 0 is BOS), so "ranks before n" are evidence rows 0 .. n: the triangle again.

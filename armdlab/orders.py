@@ -13,6 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+UNKNOWN = -1  # where tokens are given: this position is still to be generated
+
 
 @dataclass(frozen=True, eq=False)
 class GenerationOrder:
@@ -154,6 +156,41 @@ class GenerationOrder:
         return cls(positions, torch.cat([torch.zeros_like(times[..., :1]), is_new_block.cumsum(-1)], -1))
 
     @classmethod
+    def masking_process(
+        cls,
+        length: int,
+        steps: int,
+        *,
+        block_size: int | None = None,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> GenerationOrder:
+        """The order in which `steps` steps of ancestral sampling reveal a text (MDLM; log-linear schedule).
+
+        Under that schedule a token is revealed at any of the steps with equal chance, whatever it is and whatever the
+        others are. Steps that reveal nothing are left out: they would ask the network what it has answered already.
+
+        Args:
+            length: number of text positions N.
+            steps: number of denoising steps T, of each block where there are several.
+            block_size: tokens of a block that is finished before the next begins (BD3-LM); None for the whole text.
+            batch_size: number of rows B, which reveal equally many tokens at a step, each at positions of its own; None
+                for one order without a batch axis.
+            generator: source of chance, on the CPU; None for torch's global one.
+
+        Returns:
+            Order of at most `steps` blocks (for each block of `block_size`).
+        """
+        size, rows = block_size or _at_least_one("length", length), 1 if batch_size is None else batch_size
+        _at_least_one("steps", steps), _at_least_one("block_size", size), _at_least_one("batch_size", rows)
+        block_of = torch.arange(length) // size
+        shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + block_of  # in each block
+        step = torch.randint(steps, (length,), generator=generator) + steps * block_of
+        blocks = step.sort().values.unique(return_inverse=True)[1]
+        positions = shuffled.argsort(-1)
+        return cls(positions[0] if batch_size is None else positions, blocks)
+
+    @classmethod
     def blockwise(cls, length: int, size: int) -> GenerationOrder:
         """Left-to-right blocks of `size` tokens made together, as in block diffusion; the last may be shorter.
 
@@ -250,6 +287,13 @@ class GenerationOrder:
         """int64 like `positions`: the block of each text position."""
         blocks = self.blocks.expand_as(self.positions)
         return blocks.gather(-1, self.ranks)
+
+    def rows(self, start: int, stop: int) -> GenerationOrder:
+        """The orders of rows `start` .. `stop` - 1 of a batch; the same order where all rows share one."""
+        if not self.is_batched:
+            return self
+        blocks = self.blocks if self.blocks.dim() == 1 else self.blocks[start:stop]
+        return GenerationOrder(self.positions[start:stop], blocks)
 
     def steps(self) -> Iterator[Tensor]:
         """Yield, block after block, the int64 text positions (n,) that are generated together.

@@ -11,8 +11,9 @@ from itertools import pairwise
 import torch
 
 from armdlab import tales
-from armdlab.decoding import UNKNOWN, decode_steps
+from armdlab.decoding import decode_steps
 from armdlab.model import Transformer
+from armdlab.orders import UNKNOWN
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 

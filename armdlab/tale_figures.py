@@ -9,10 +9,10 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from armdlab.evaluation import TaleReport
 from armdlab.figures import FAINT, INK, PALETTE, Picture
 from armdlab.grammar import Derivation, Reading
 from armdlab.samples import DISTANCES
+from armdlab.tale_evaluation import TaleReport
 
 # Letters of colour need more ink than areas: the darker ones of the palette, for kinds of agreement
 KINDS = (PALETTE[5], PALETTE[6], PALETTE[2], PALETTE[3], PALETTE[1], PALETTE[0], PALETTE[7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -67,14 +68,40 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:
             raise ValueError(f"{path} is no whole tokenizer ({error}); restore it, or train again") from None
+        return cls._checked(backend, path)
+
+    @classmethod
+    def from_hub(cls, name: str) -> Tokenizer:
+        """Take over a byte-level tokenizer of the Hub, such as "openai-community/gpt2".
+
+        Raises:
+            FileNotFoundError: if it could not be fetched.
+            ValueError: if it has no token `END_OF_TEXT`, or is not byte-level.
+        """
+        try:
+            backend = tokenizers.Tokenizer.from_pretrained(name)
+        except Exception as error:
+            raise FileNotFoundError(
+                f"tokenizer {name} could not be read from the Hub ({str(error).splitlines()[0]}); check the name and "
+                "the network, or give a number, to train one of that many ids"
+            ) from None
+        return cls._checked(backend, name)
+
+    @classmethod
+    def _checked(cls, backend: tokenizers.Tokenizer, where: object) -> Tokenizer:
         if backend.token_to_id(END_OF_TEXT) is None:
-            raise ValueError(f"{path} has no token {END_OF_TEXT}; give the tokenizer that was saved beside the model")
+            raise ValueError(f"{where} has no token {END_OF_TEXT}; give the tokenizer that was saved beside the model")
         return cls(backend)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json into a folder, whole or not at all."""
         with written_whole(Path(folder) / FILE) as path:
             path.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what it is: two tokenizers of equal fingerprint cut every text alike."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:

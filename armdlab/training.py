@@ -6,10 +6,12 @@ that a run has to remember: resumed training equals uninterrupted training.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from armdlab.checkpoints import read_json, write_json, written_whole
+from armdlab.baselines import BlockDiffusion
+from armdlab.checkpoints import read_json, written_whole
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
-from armdlab.objectives import nll
+from armdlab.objectives import diffusion_bound, nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 
@@ -36,7 +39,10 @@ class Plan:
         steps: optimiser steps.
         curriculum: which order is learnt at which step; its `length` is the row length N.
         batch_size: rows of each process at each step.
+        micro_batch_size: rows in one pass, where a whole batch does not fit in memory; None for all. It changes
+            figures by rounding (and by dropout) only.
         learning_rate: at the top of the schedule.
+        fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`.
         warm_up: share of the steps over which the learning rate grows; then it falls as a cosine to a tenth.
         weight_decay: on matrices only.
         clip: largest norm of the gradient.
@@ -50,7 +56,9 @@ class Plan:
     steps: int
     curriculum: Curriculum
     batch_size: int = 16
+    micro_batch_size: int | None = None
     learning_rate: float = 2e-3
+    fine_tuning: float = 0.5
     warm_up: float = 0.05
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -62,16 +70,28 @@ class Plan:
         for name, low in (("steps", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} must be from 1 to batch_size={self.batch_size}, or None"
+            )
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1; 2e-3 is a good start")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to a tenth."""
-        rising = max(1, round(self.warm_up * self.steps))
-        if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        progress = (step - rising) / max(1, self.steps - rising)
-        return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+        """The learning rate of a step: linear warm-up, then a cosine to a tenth; once more where streams begin.
+
+        So what was learnt before the streams is comparable with a baseline that never learns them.
+        """
+        before = min(self.curriculum.i_strided, self.steps)
+        if step < before or not before:
+            top, first, n = self.learning_rate, 0, before or self.steps
+        else:
+            top, first, n = self.fine_tuning * self.learning_rate, before, self.steps - before
+        rising = max(1, round(self.warm_up * n))
+        if step - first < rising:
+            return top * (step - first + 1) / rising
+        progress = (step - first - rising) / max(1, n - rising)
+        return top * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
 @dataclass(frozen=True)
@@ -83,12 +103,14 @@ class TrainStep:
         loss: nats per token on this batch, before the step; in rows of whole texts, per token of text.
         tokens_per_second: of all processes, in this step; padding counts, as it takes as long.
         phase: what the curriculum teaches at this step.
+        seconds: that it took.
     """
 
     step: int
     loss: float
     tokens_per_second: float
     phase: str
+    seconds: float
 
 
 class Training:
@@ -134,7 +156,8 @@ class Training:
             self.step += 1
             n_tokens = tokens.numel() * self.accelerator.num_processes
             phase = self.plan.curriculum.phase(self.step - 1)
-            yield TrainStep(self.step, loss, n_tokens / (time.perf_counter() - started), phase)
+            seconds = time.perf_counter() - started
+            yield TrainStep(self.step, loss, n_tokens / seconds, phase, seconds)
 
     def batch(self, step: int) -> tuple[Tensor, GenerationOrder]:
         """Tokens int64 (B, N) and the order of a step, for this process."""
@@ -146,20 +169,28 @@ class Training:
     def _learn(self, tokens: Tensor, order: GenerationOrder) -> float:
         self.model.train()
         device = self.accelerator.device
-        dropout = seeded(self.plan.seed, self.step, self.accelerator.process_index, 2)
+        chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
         torch.manual_seed(dropout.initial_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
-            loss = _nats_per_token(self.model, self.text, tokens.to(device), order.to(device))
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
-        mean = float(self.accelerator.reduce(loss.detach(), "mean"))
-        if not math.isfinite(mean):
+        mean = torch.zeros((), device=device)
+        n_tokens, size = n_tokens_of_text(self.text, tokens), self.plan.micro_batch_size or len(tokens)
+        for start in range(0, len(tokens), size):
+            part, part_order = tokens[start : start + size].to(device), order.rows(start, start + size).to(device)
+            is_last = start + size >= len(tokens)  # only then do processes exchange their gradients
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
+                    loss = nats_to_learn(self.model, self.text, part, part_order, chance).sum() / n_tokens
+                self.accelerator.backward(loss)
+            mean += loss.detach()
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
+        mean = float(self.accelerator.reduce(mean, "mean"))
+        if not math.isfinite(mean) or not math.isfinite(float(norm)):
             self.optimizer.zero_grad()
+            what = "loss" if not math.isfinite(mean) else "gradient"
             raise FloatingPointError(
-                f"the loss of step {self.step + 1} is {mean}; nothing was learnt from it. "
-                f"Try a learning rate below {self.plan.learning_rate:g}"
+                f"the {what} of step {self.step + 1} is {mean if what == 'loss' else float(norm)}; nothing was learnt "
+                f"from it. Try a learning rate below {self.plan.learning_rate:g}"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -175,10 +206,14 @@ class Training:
         if not self.accelerator.is_main_process:
             return
         folder = Path(folder)
-        self.bare_model.save_pretrained(folder)
-        with written_whole(folder / STATE) as path:
-            save_file(self._moments(), path, metadata={"step": str(self.step)})
-        write_json(folder / PLAN, {"step": self.step, "plan": asdict(self.plan)})
+        folder.mkdir(parents=True, exist_ok=True)
+        # The three take their names only once all are on the disk: one that runs full leaves the last checkpoint whole.
+        with written_whole(folder / STATE) as state, written_whole(folder / PLAN) as plan:
+            save_file(self._moments(), state, metadata={"step": str(self.step)})
+            plan.write_text(
+                json.dumps({"step": self.step, "plan": asdict(self.plan)}, indent=2) + "\n", encoding="utf-8"
+            )
+            self.bare_model.save_pretrained(folder)
 
     def resume(self, folder: str | Path) -> None:
         """Continue where `save` left off.
@@ -221,19 +256,34 @@ def load_plan(folder: str | Path) -> Plan:
     """
     saved = dict(read_json(Path(folder) / PLAN)["plan"])
     curriculum = saved.pop("curriculum")
-    return Plan(curriculum=Curriculum(**{**curriculum, "streams": tuple(curriculum["streams"])}), **saved)
+    curriculum["streams"], curriculum["mixture"] = (
+        tuple(curriculum["streams"]),
+        tuple(map(tuple, curriculum["mixture"])),
+    )
+    return Plan(curriculum=Curriculum(**curriculum), **saved)
 
 
-def _nats_per_token(model: Transformer, text: Text | Rows, tokens: Tensor, order: GenerationOrder) -> Tensor:
-    """The loss: what a batch costs, over its tokens of text.
+def nats_to_learn(
+    model: Transformer, text: Text | Rows, tokens: Tensor, order: GenerationOrder, chance: torch.Generator
+) -> Tensor:
+    """What each token of a batch costs, as it is learnt: nats (B, N).
 
-    Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. The sum is
-    over tokens of text and not over all that is paid for: else a text would weigh less in strided orders, where much
-    padding is paid for that is certain and costs next to nothing.
+    Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. Masked
+    diffusion pays for all of it: its random orders leave none that no later text could see.
     """
-    if isinstance(text, Text):
-        return nll(model, tokens, order)
-    return (nll(model, tokens, order, "none") * text.is_paid(tokens, order)).sum() / text.is_text(tokens).sum()
+    if isinstance(getattr(model, "module", model), BlockDiffusion):
+        return diffusion_bound(model, tokens, generator=chance, reduction="none")
+    nats = nll(model, tokens, order, "none")
+    return nats if isinstance(text, Text) else nats * text.is_paid(tokens, order)
+
+
+def n_tokens_of_text(text: Text | Rows, tokens: Tensor) -> int:
+    """What nats are divided by: tokens of text, padding left out.
+
+    Not all that is paid for: else a text would weigh less in strided orders, where much padding is paid for that is
+    certain and costs next to nothing.
+    """
+    return tokens.numel() if isinstance(text, Text) else int(text.is_text(tokens).sum())
 
 
 def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repeats: int = 3) -> float:
@@ -247,12 +297,12 @@ def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repea
     """
     device, length = model.bos.device, plan.curriculum.length
     tokens = text.windows(length, plan.batch_size, seeded(0)).to(device)
-    order = GenerationOrder.shuffled(length, min(2, length), batch_size=plan.batch_size, generator=seeded(0)).to(device)
+    order = plan.curriculum.order(min(plan.curriculum.i_perm, plan.steps - 1), plan.batch_size).to(device)
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            loss = _nats_per_token(model, text, tokens, order)
+            loss = nats_to_learn(model, text, tokens, order, seeded(0)).sum() / tokens.numel()
         torch.autograd.grad(loss, list(model.parameters()))
         if device.type != "cpu":
             torch.accelerator.synchronize()

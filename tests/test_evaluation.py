@@ -12,10 +12,11 @@ import torch
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, tales
 from armdlab.cli import main
 from armdlab.curriculum import Curriculum
-from armdlab.evaluation import excess_nats, likelihood, tale_report
+from armdlab.evaluation import likelihood
 from armdlab.objectives import nll
 from armdlab.rows import Rows, Text
 from armdlab.samples import Diversity, Share, diversity, judge, novelty, validity, write_tales
+from armdlab.tale_evaluation import excess_nats, tale_report
 from armdlab.tale_figures import tale_table
 from armdlab.tokenization import Tokenizer
 from armdlab.training import Plan, Training, load_plan
@@ -215,7 +216,9 @@ def test_likelihood_of_rows_is_per_token_of_text_and_says_how_rows_were_laid(nap
     assert found.n_tokens == per_tale.n_tokens == int(rows.is_text(rows.pad(torch.arange(50))).sum())
     assert found.nats_per_token * found.n_tokens == pytest.approx(50 * per_tale.nll)
     assert found.nats_per_character == pytest.approx(50 * per_tale.nll / rows.n_characters)
-    assert str(found).endswith(f"exact, 2 strided streams, {found.n_tokens} tokens in padded rows of {N})")
+    assert str(found).endswith(
+        f"exact, 2 strided streams; held-out text, {found.n_tokens} tokens in padded rows of {N}, float32)"
+    )
 
 
 def test_an_excess_states_its_conditions(nap, tokenizer, corpus, trained):

@@ -87,7 +87,8 @@ def test_batches_are_stretches_of_the_text_that_depend_on_seed_and_step_alone():
 
 
 def test_learning_rate_warms_up_then_falls_as_a_cosine_to_a_tenth():
-    rates = [plan(100, learning_rate=0.01).rate(step) for step in range(100)]
+    whole = Plan(100, Curriculum.left_to_right(16), batch_size=4, learning_rate=0.01)
+    rates = [whole.rate(step) for step in range(100)]
     assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[52] == pytest.approx(0.0055, rel=0.02)
@@ -141,7 +142,7 @@ def test_likelihood_scores_each_token_once_the_shorter_last_row_included():
     assert found.nats_per_token == pytest.approx(total / 41)
     assert found.nats_per_character == pytest.approx(total / 82)
     assert found.perplexity == pytest.approx(math.exp(total / 41))
-    assert "exact, left to right, 41 tokens in rows of 16" in str(found)
+    assert "exact, left to right; held-out text, 41 tokens in rows of 16, float32" in str(found)
     strided = likelihood(model, text, 16, streams=2)
     with torch.no_grad():
         rows = nll(model, text.ids[:32].view(2, 16), GenerationOrder.strided(16, 2), "sum").item()

@@ -238,8 +238,8 @@ lab.predict("below-the-truth", guess="a")
 
 # %%
 from armdlab.curriculum import Curriculum
-from armdlab.evaluation import tale_report
 from armdlab.rows import Rows
+from armdlab.tale_evaluation import tale_report
 from armdlab.tokenization import Tokenizer
 from armdlab.training import Plan, Training
 

@@ -1,0 +1,217 @@
+"""How good is what a model writes, in the eyes of another? (generative perplexity, never without its conditions)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from armdlab.baselines import BlockDiffusion
+from armdlab.curriculum import seeded
+from armdlab.decoding import decode_steps
+from armdlab.evaluation import precision_of, strided_in_words
+from armdlab.model import Transformer
+from armdlab.objectives import nll
+from armdlab.orders import GenerationOrder
+from armdlab.rows import Text
+from armdlab.samples import Diversity, diversity
+from armdlab.tokenization import Tokenizer
+from armdlab.trained import Lab
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a judge thinks of a model's samples, with all that is needed to repeat and to doubt it.
+
+    A low perplexity alone proves nothing: repeating one word reaches it. Entropy and distinct-n fall then.
+
+    Args:
+        writer: who wrote, in words.
+        order: who was made when, in words.
+        nats_per_token: the judge's mean over all tokens of all samples.
+        standard_error: of `nats_per_token`, from the spread of the samples.
+        own_nats_per_token: the writer's own exact nats, under the order in which it wrote.
+        entropy: nats; of the frequencies of the tokens in a sample, mean over samples (as SEDD and MDLM count it).
+        entropy_error: standard error of `entropy`.
+        diversity: of the words of all samples together.
+        n_samples: number of samples; none is rejected.
+        length: tokens in a sample.
+        n_calls: network calls for a batch of samples.
+        temperature: divides the writer's logits.
+        top_p: nucleus that the writer was cut to; 1 is everything.
+        seed: of sampling.
+        judge: who judges, in words.
+        ids: "raw ids" where the judge reads the writer's tokens, "retokenised" where it reads the text.
+        precision: of the writer's and the judge's products; chance is always drawn in float64.
+    """
+
+    writer: str
+    order: str
+    nats_per_token: float
+    standard_error: float
+    own_nats_per_token: float
+    entropy: float
+    entropy_error: float
+    diversity: Diversity
+    n_samples: int
+    length: int
+    n_calls: int
+    temperature: float
+    top_p: float
+    seed: int
+    judge: str
+    ids: str
+    precision: str
+
+    @property
+    def perplexity(self) -> float:
+        """Exp of the mean over all tokens (not the mean of each sample's)."""
+        return math.exp(self.nats_per_token)
+
+    @property
+    def entropy_in_bits(self) -> float:
+        """Nats over ln 2: what the paper's Table 2 shows."""
+        return self.entropy / math.log(2)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.writer}, {self.order}: generative perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} +- "
+            f"{self.standard_error:.4f} nats or {self.nats_per_token / math.log(2):.4f} bits a token), entropy "
+            f"{self.entropy:.3f} +- {self.entropy_error:.3f} nats or {self.entropy_in_bits:.3f} bits a token; by "
+            f"itself {self.own_nats_per_token:.4f} nats; {self.diversity}. Judge: {self.judge}, {self.ids}, exp of the "
+            f"mean over all tokens; {self.n_samples} samples of {self.length} tokens in {self.n_calls} network calls a "
+            f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed}, network in "
+            f"{self.precision}, chance in float64"
+        )
+
+
+def generated(
+    writer: Lab,
+    judge: Lab,
+    *,
+    streams: int = 1,
+    steps: int | None = None,
+    length: int | None = None,
+    n_samples: int = 128,
+    temperature: float = 1.0,
+    top_p: float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Generated:
+    """Let a model write, and another one judge.
+
+    Args:
+        writer: what writes.
+        judge: what judges: a left-to-right model, better than the writer, and trained apart from it.
+        streams: number of parallel streams S of the writer.
+        steps: of masked diffusion: denoising steps T of ancestral sampling, of each block; then `streams` must be 1.
+        length: tokens in a sample; None for the longest that both can hold.
+        n_samples: number of samples.
+        temperature: divides the writer's logits.
+        top_p: nucleus that the writer is cut to; None for everything.
+        seed: of sampling; with `batch_size` it decides all samples.
+        batch_size: samples written together.
+
+    Raises:
+        ValueError: if `steps` is given for a model that is no masked diffusion, or beside `streams`.
+    """
+    is_diffusion = isinstance(writer.model, BlockDiffusion)
+    if steps is not None and (streams != 1 or not is_diffusion):
+        raise ValueError(
+            f"steps={steps} with streams={streams} for {type(writer.model).__name__}: steps are for masked diffusion "
+            "alone, in place of streams"
+        )
+    length = length or min(writer.model.config.max_length, judge.model.config.max_length)
+    order_of, order = _orders(writer.model, length, streams, steps, seed)
+    rows, own, n_calls = [], 0.0, 0
+    for i, start in enumerate(range(0, n_samples, batch_size)):
+        count = min(batch_size, n_samples - start)
+        tokens, n_calls = torch.empty(count, length, dtype=torch.int64), 0
+        for step in decode_steps(
+            writer.model,
+            length=length,
+            order=order_of(i, count),
+            batch_size=count,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seeded(seed, i).initial_seed(),
+        ):
+            tokens.scatter_(1, step.positions.expand_as(step.tokens).cpu(), step.tokens.cpu())
+            own, n_calls = own - float(step.log_probs.sum()), n_calls + 1
+        rows.append(tokens)
+    tokens = torch.cat(rows)
+    texts = [writer.tokenizer.decode(row.tolist()) for row in tokens]
+    same_ids = writer.tokenizer.fingerprint == judge.tokenizer.fingerprint
+    sums, counts = _judged(judge, list(tokens) if same_ids else [_encoded(judge.tokenizer, text) for text in texts])
+    mean = float(sums.sum() / counts.sum())
+    spread = ((sums - mean * counts) / counts.mean()).std() / math.sqrt(len(sums)) if len(sums) > 1 else math.nan
+    entropies = torch.stack([_entropy(row) for row in tokens])
+    return Generated(
+        writer=_in_words(writer),
+        order=order,
+        nats_per_token=mean,
+        standard_error=float(spread),
+        own_nats_per_token=own / tokens.numel(),
+        entropy=float(entropies.mean()),
+        entropy_error=float(entropies.std() / math.sqrt(len(entropies))) if len(entropies) > 1 else math.nan,
+        diversity=diversity(texts),
+        n_samples=n_samples,
+        length=length,
+        n_calls=n_calls,
+        temperature=temperature,
+        top_p=1.0 if top_p is None else top_p,
+        seed=seed,
+        judge=_in_words(judge),
+        ids="raw ids" if same_ids else "retokenised",
+        precision=precision_of(writer.model),
+    )
+
+
+def _orders(
+    model: Transformer, length: int, streams: int, steps: int | None, seed: int
+) -> tuple[Callable[[int, int], GenerationOrder], str]:
+    """What order a batch (its number, its size) is written in, and that order in words."""
+    if steps is None:
+        strided = GenerationOrder.strided(length, streams)
+        return lambda *_: strided, strided_in_words(streams)
+
+    def drawn(batch: int, count: int) -> GenerationOrder:
+        chance = seeded(seed, batch, 5)
+        return GenerationOrder.masking_process(
+            length, steps, block_size=model.block_size, batch_size=count, generator=chance
+        )
+
+    where = "" if model.block_size >= length else f" for each block of {model.block_size}"
+    return drawn, f"{steps} ancestral steps{where}"
+
+
+@torch.no_grad()
+def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tensor, Tensor]:
+    """Nats that the judge pays for each row, and how many tokens it has: twice float64 (R,)."""
+    device, limit = judge.model.bos.device, judge.model.config.max_length
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_length.setdefault(min(len(row), limit), []).append(i)
+    for length, members in by_length.items():
+        for part in torch.tensor(members).split(batch_size):
+            batch = torch.stack([rows[i][:length] for i in part.tolist()]).to(device)
+            sums[part] = nll(judge.model, batch, None, "none").double().sum(-1).cpu()
+    return sums, torch.tensor([min(len(row), limit) for row in rows], dtype=torch.float64)
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> Tensor:
+    return Text.encode([text], tokenizer).ids[:-1]  # without the end of the text, which the writer did not write
+
+
+def _entropy(row: Tensor) -> Tensor:
+    shares = torch.bincount(row)[row.unique()].double() / len(row)
+    return -(shares * shares.log()).sum()
+
+
+def _in_words(lab: Lab) -> str:
+    name, corpus = type(lab.model).__name__, lab.card.get("corpus", "a corpus that its card does not name")
+    return f"{name} of {lab.model.n_parameters / 1e6:.2f} M parameters trained on {corpus}"

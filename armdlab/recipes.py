@@ -1,0 +1,357 @@
+"""What must be said to repeat a training run, and what is left of it on disk?
+
+A `Recipe` is that sentence as a value. `Session` is a recipe at work: model, tokenizer, texts and loop, saved into a
+folder with a card that tells how it was made and how well it does. Terminal, lessons and tables all train by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import armdlab
+from armdlab import corpora
+from armdlab.baselines import AR, MDLM, BlockDiffusion
+from armdlab.checkpoints import write_json
+from armdlab.curriculum import Curriculum, seeded
+from armdlab.decoding import generate
+from armdlab.evaluation import Bound, Likelihood, held_out_figure
+from armdlab.model import ARMD, ARMDConfig, Transformer
+from armdlab.orders import GenerationOrder
+from armdlab.rows import Rows, Text
+from armdlab.tokenization import Tokenizer
+from armdlab.trained import CARD, load
+from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
+
+VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
+SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
+MODELS = {"armd": ARMD, "ar": AR, "mdlm": MDLM, "block": BlockDiffusion}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run: same recipe, same device, same versions, same weights.
+
+    Args:
+        model: "armd", "ar", "mdlm" or "block" (block diffusion).
+        corpus: as `corpora.load` takes it.
+        steps: optimiser steps in all.
+        length: tokens in a row, N.
+        layout: "running", "padded" or "packed"; None for padded tales, and rows cut from all other texts.
+        vocab_size: token ids wanted of the tokenizer that is trained; the name of one on the Hub in its place.
+        n_layer: layers L.
+        n_head: attention heads H.
+        d_model: width D.
+        d_position: width of the position embeddings of prefix aggregation.
+        dropout: share of features dropped; None for 0.4 where the text is small, else 0.
+        batch_size: rows at each step, B.
+        micro_batch_size: rows in one pass; None for all.
+        learning_rate: at the top of the schedule.
+        bf16: whether to compute in bfloat16.
+        rho: shuffled tokens at the end of the ramp; None for N/32.
+        streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
+        marks: (i_AR, i_perm, i_strided) in steps; None for `Curriculum.for_steps`.
+        block_size: tokens in a block of block diffusion.
+        seed: of weights, batches, orders and dropout.
+        split_seed: of what is held out (and of which tales are told), so that runs of several seeds share their data.
+
+    Raises:
+        ValueError: if `model` is unknown.
+    """
+
+    model: str = "armd"
+    corpus: str = "manual"
+    steps: int = 1
+    length: int = 256
+    layout: str | None = None
+    vocab_size: int | str = 1024
+    n_layer: int = 4
+    n_head: int = 4
+    d_model: int = 128
+    d_position: int = 64
+    dropout: float | None = None
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    learning_rate: float = 2e-3
+    bf16: bool = False
+    rho: int | None = None
+    streams: tuple[int, ...] | None = None
+    marks: tuple[int, int, int] | None = None
+    block_size: int = 16
+    seed: int = 0
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a model that is not known, and read lists (of JSON) as tuples."""
+        if self.model not in MODELS:
+            raise ValueError(f"model={self.model!r} is unknown; choose {', '.join(MODELS)}")
+        for name in ("streams", "marks"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+
+    @property
+    def plan(self) -> Plan:
+        """How the loop trains: a model that knows one order only learns nothing else."""
+        how = {"streams": self.streams, "rho": self.rho, "seed": self.seed}
+        if self.model != "armd":
+            curriculum = Curriculum.left_to_right(self.length, seed=self.seed)
+        else:
+            curriculum = Curriculum.for_steps(self.steps, self.length, **how)
+            if self.marks:
+                curriculum = replace(curriculum, **dict(zip(("i_ar", "i_perm", "i_strided"), self.marks, strict=True)))
+        return Plan(
+            self.steps,
+            curriculum,
+            self.batch_size,
+            self.micro_batch_size,
+            self.learning_rate,
+            seed=self.seed,
+            bf16=self.bf16,
+        )
+
+
+@dataclass
+class Session:
+    """A recipe at work in a folder.
+
+    Args:
+        recipe: what is done.
+        out: folder for model, tokenizer, state and card.
+        tokenizer: of the model.
+        text: what is learnt from.
+        held_out: what is scored.
+        training: the loop.
+        card: how it was made, and how well it does: what `save` writes.
+    """
+
+    recipe: Recipe
+    out: Path
+    tokenizer: Tokenizer
+    text: Text | Rows
+    held_out: Text | Rows
+    training: Training
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, recipe: Recipe, out: str | Path, *, command: str = "", device: torch.device | None = None
+    ) -> Session:
+        """Set up a new run: texts, tokenizer, model.
+
+        Args:
+            recipe: what to do.
+            out: folder to write to.
+            command: what was typed, for the card.
+            device: where to train; None for the CPU.
+
+        Raises:
+            ValueError: if `out` holds a model already, the corpus is too small for a row, or the recipe contradicts
+                itself.
+        """
+        out = Path(out)
+        if (out / CARD).exists():
+            raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
+        splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
+        if isinstance(recipe.vocab_size, str):
+            tokenizer = Tokenizer.from_hub(recipe.vocab_size)
+        else:
+            tokenizer = Tokenizer.train(splits["train"]["text"], recipe.vocab_size)
+        if recipe.dropout is None:
+            n_characters = sum(map(len, splits["train"]["text"]))
+            recipe = replace(recipe, dropout=0.4 if n_characters < SMALL_TEXT else 0.0)
+        recipe = replace(recipe, layout=recipe.layout or usual_layout(recipe.corpus))
+        sizes = {name: getattr(recipe, name) for name in ("n_layer", "n_head", "d_model", "d_position", "dropout")}
+        config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
+        torch.manual_seed(recipe.seed)
+        model = BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
+        if device is not None:
+            model.to(device)
+        text, held_out = _texts(recipe, splits, tokenizer)
+        session = cls(recipe, out, tokenizer, text, held_out, Training(model, text, recipe.plan))
+        session.card = {"command": command, "recipe": asdict(recipe), "corpus": recipe.corpus, "layout": recipe.layout}
+        session.card |= {"seed": recipe.seed, "split_seed": recipe.split_seed, "seconds": 0.0}
+        return session
+
+    @classmethod
+    def resume(cls, out: str | Path, *, device: torch.device | None = None) -> Session:
+        """Set up what `save` left in a folder.
+
+        Raises:
+            FileNotFoundError: if the folder holds no saved run.
+            ValueError: if a file is torn, or does not belong to the others.
+        """
+        lab = load(out)
+        if lab.card.get("tokenizer", lab.tokenizer.fingerprint) != lab.tokenizer.fingerprint:
+            raise ValueError(
+                f"{out} holds another tokenizer than the one that its model was trained with; restore tokenizer.json"
+            )
+        if "recipe" not in lab.card:
+            raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
+        known = {item.name for item in fields(Recipe)}
+        recipe = Recipe(**{name: value for name, value in lab.card["recipe"].items() if name in known})
+        if device is not None:
+            lab.model.to(device)
+        text, held_out = _texts(recipe, corpora.load(recipe.corpus, seed=recipe.split_seed), lab.tokenizer)
+        training = Training(lab.model, text, load_plan(out))
+        training.resume(out)
+        return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card)
+
+    @property
+    def model(self) -> Transformer:
+        """What learns, without the wrappers of several processes."""
+        return self.training.bare_model
+
+    def rehearse(self, precisions: Sequence[bool], minutes: float | None, *, say: Callable[[str], None]) -> None:
+        """Measure what a step costs, take the faster of some precisions, and turn minutes into steps.
+
+        Args:
+            precisions: bfloat16 (True) or float32 (False); one alone is taken as it is.
+            minutes: how long training may take; None keeps the recipe's steps.
+            say: takes a sentence about what was found.
+        """
+        seconds = dict.fromkeys(precisions, 0.0)
+        if minutes is not None or len(precisions) > 1:
+            for bf16 in precisions:
+                plan = replace(self.training.plan, bf16=bf16)
+                seconds[bf16] = seconds_per_step(self.model, self.text, plan)
+            found = ", ".join(f"{'bf16' if key else 'float32'} {value:.2f} s" for key, value in seconds.items())
+            say(f"a step takes {found}")
+        bf16, steps = min(seconds, key=seconds.get), self.recipe.steps
+        if minutes is not None:
+            steps = max(1, int(60 * minutes / (1.08 * seconds[bf16])))  # optimiser and batches cost about 8 % more
+            say(f"{minutes:g} minutes are about {steps} steps (--steps {steps} repeats it)")
+        self.recipe = replace(self.recipe, bf16=bf16, steps=steps)
+        self.training.plan = self.recipe.plan
+        self.card["recipe"] = asdict(self.recipe)
+
+    def figure(self) -> Likelihood | Bound:
+        """How well the model does on held-out text by now."""
+        name = f"validation split of {self.recipe.corpus}"
+        return held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+
+    def sample(self, *, length: int = 64) -> str:
+        """What the model writes by now, from the same stream of chance each time."""
+        length = min(length, self.recipe.length)
+        if isinstance(self.model, BlockDiffusion):
+            order = GenerationOrder.masking_process(
+                length, length, block_size=self.model.block_size, generator=seeded(self.recipe.seed)
+            )
+        else:
+            order = GenerationOrder.left_to_right(length)
+        return self.tokenizer.decode(
+            generate(self.model, length=length, order=order, seed=self.recipe.seed)[0].tolist()
+        )
+
+    def watch(self, *, scores: int = 10, save_every: float = 300.0) -> Iterator[Moment]:
+        """Train to the end, and say after each step what there is to see; the caller may stop at any.
+
+        Held-out text is scored `scores` times, evenly over the run, and where a lesson of the curriculum ends; a text
+        is written then too. What was scored goes into the card as "history", and the run is saved.
+
+        Args:
+            scores: how often to score; 0 for the ends of lessons alone.
+            save_every: seconds of training after which the run is saved as well.
+
+        Raises:
+            FloatingPointError: if a loss is no finite number; what was saved before stays as it is.
+        """
+        plan, since_save = self.training.plan, 0.0
+        marks = {round(plan.steps * i / scores) for i in range(1, scores + 1)} if scores else {plan.steps}
+        smooth: float | None = None
+        for step in self.training.run():
+            smooth = step.loss if smooth is None else 0.95 * smooth + 0.05 * step.loss
+            self.card["seconds"] += step.seconds
+            since_save += step.seconds
+            is_scored = step.step in marks or plan.curriculum.phase(step.step) != step.phase
+            figure = self.figure() if is_scored else None
+            if figure is not None:
+                self.card.setdefault("history", []).append(
+                    {
+                        "step": step.step,
+                        "seconds": self.card["seconds"],
+                        "nats_per_token": figure.nats_per_token,
+                        "standard_error": figure.standard_error,
+                        "phase": step.phase,
+                    }
+                )
+            if is_scored or since_save > save_every:
+                self.save(figure)
+                since_save = 0.0
+            yield Moment(step, smooth, self.card["seconds"], figure, self.sample() if is_scored else None)
+
+    def save(self, figure: Likelihood | Bound | None = None) -> None:
+        """Write tokenizer, model, state and card; from there `resume` goes on.
+
+        Args:
+            figure: how well the model does, where it is known.
+        """
+        if not self.training.accelerator.is_main_process:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(self.out)
+        self.training.save(self.out)
+        self.card |= {
+            "steps": self.training.step,
+            "planned_steps": self.training.plan.steps,
+            "parameters": self.model.n_parameters,
+            "tokenizer": self.tokenizer.fingerprint,
+            "versions": {"armdlab": armdlab.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
+        }
+        if figure is not None:
+            self.card["validation"] = {**asdict(figure), "perplexity": figure.perplexity}
+        write_json(self.out / CARD, self.card)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the folder holds a checkpoint of this run."""
+        return (self.out / CARD).is_file()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is to see after a step.
+
+    Args:
+        step: what it did.
+        loss: smoothed over about 20 steps, nats per token.
+        seconds: of training so far; scoring and writing left out.
+        figure: how well the model does on held-out text, where it was scored.
+        sample: what it writes, where it was scored.
+    """
+
+    step: TrainStep
+    loss: float
+    seconds: float
+    figure: Likelihood | Bound | None
+    sample: str | None
+
+
+def usual_layout(corpus: str) -> str:
+    """Tales stand alone in their rows; all other text is cut anywhere."""
+    return "padded" if corpora.is_tales(corpus) else "running"
+
+
+def encode(
+    texts: Iterable[str], tokenizer: Tokenizer, length: int, layout: str, at_most: int | None = None
+) -> Text | Rows:
+    """Turn documents into what is learnt or scored.
+
+    Raises:
+        ValueError: if `layout` is unknown.
+    """
+    if layout == "running":
+        return Text.encode(texts, tokenizer, at_most=at_most)
+    if layout not in ("padded", "packed"):
+        raise ValueError(f"layout={layout!r} is unknown; choose running, padded (a text a row) or packed")
+    return Rows.encode(texts, tokenizer, length, layout, at_most=at_most)
+
+
+def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) -> tuple[Text | Rows, Text | Rows]:
+    layout = recipe.layout or usual_layout(recipe.corpus)
+    how = (tokenizer, recipe.length, layout)
+    return encode(splits["train"]["text"], *how), encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)

@@ -1,0 +1,393 @@
+"""Do the paper's relations hold here? (ARMD, Tables 1 to 3, at a budget that one has)
+
+A `Budget` names the runs and what they are measured on. `table1`, `table2` and `table3` train what is missing, resume
+what stopped, measure, and return a `Table` that shows the paper's figures beside ours. What a small machine can
+reproduce is how models relate, so each figure stands beside its ratio to the autoregressive baseline's.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from armdlab import corpora
+from armdlab.checkpoints import read_json
+from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.generative import Generated, generated
+from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
+from armdlab.trained import CARD, Lab, load
+
+Trainer = Callable[[Session], bool]  # trains a session while someone watches; whether it was stopped
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Which runs a table is made of, and what they are measured on.
+
+    Args:
+        name: "laptop" or "gpu".
+        recipes: name of a run -> how it is trained. "armd_0", "armd_1" are seeds of one recipe.
+        test: corpus of Table 3; its validation split is scored.
+        zero_shot: corpora of Table 1, none of which was trained on.
+        writers: runs whose samples Table 2 judges, with the numbers of streams or of denoising steps.
+        judge: the run that judges; a name of the Hub is no run, and is named by what it was trained on.
+        n_samples: samples of each writer.
+        n_orders: random orders of MDLM's log-mean-exp.
+        n_rows: rows that it is measured on, for it takes N network calls for each order.
+    """
+
+    name: str
+    recipes: Mapping[str, Recipe]
+    test: str
+    zero_shot: tuple[str, ...]
+    writers: Mapping[str, tuple[int, ...]]
+    judge: str
+    n_samples: int
+    n_orders: int
+    n_rows: int
+
+
+def _laptop() -> Budget:
+    small = Recipe(corpus="kjv", d_position=40, dropout=0.0, bf16=True, learning_rate=4e-3)
+    seeds = range(3)
+    recipes = {f"armd_{seed}": replace(small, steps=720, seed=seed) for seed in seeds}
+    recipes |= {f"ar_{seed}": replace(small, model="ar", steps=600, seed=seed) for seed in seeds}
+    recipes["mdlm_0"] = replace(small, model="mdlm", steps=6000)
+    recipes["block_0"] = replace(small, model="block", steps=600)
+    recipes["armd_512"] = replace(small, steps=720, length=512, batch_size=8)
+    recipes["judge"] = replace(small, model="ar", steps=1500, n_layer=6, d_model=192, seed=1000, learning_rate=3e-3)
+    writers = {"ar_0": (1,), "mdlm_0": (256, 67, 35), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
+    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 24)
+
+
+def _gpu() -> Budget:
+    """The paper's settings: 125M parameters, OpenWebText, GPT-2's tokenizer, batches of 512 x 1,024 tokens.
+
+    Its learning rate is not stated; 3e-4 is MDLM's. Its LM1B runs use another tokenizer (bert-base-uncased), so
+    perplexities there do not compare with ours; ratios do.
+    """
+    size = {"n_layer": 12, "n_head": 12, "d_model": 768, "vocab_size": "openai-community/gpt2", "dropout": 0.0}
+    web = Recipe(
+        corpus="Skylion007/openwebtext",
+        length=1024,
+        batch_size=512,
+        micro_batch_size=16,
+        learning_rate=3e-4,
+        bf16=True,
+        **size,
+    )
+    news = replace(web, corpus="billion-word-benchmark/lm1b", length=128, micro_batch_size=128, layout="running")
+    marks = (9_000, 48_000, 180_000)
+    recipes = {
+        "armd_0": replace(web, steps=260_000, marks=marks, rho=32, streams=(1, 2, 4)),
+        "ar_0": replace(web, model="ar", steps=180_000),
+        "mdlm_0": replace(web, model="mdlm", steps=400_000),
+        "block_0": replace(web, model="block", steps=400_000),
+        "judge": replace(web, model="ar", steps=300_000, n_layer=24, n_head=16, d_model=1024, seed=1000),
+        "armd_news": replace(news, steps=1_050_000, marks=(100_000, 300_000, 1_000_000), rho=8, streams=(1, 2, 4)),
+        "ar_news": replace(news, model="ar", steps=1_000_000),
+        "mdlm_news": replace(news, model="mdlm", steps=1_000_000),
+        "block_news": replace(news, model="block", steps=1_000_000),
+    }
+    zero_shot = ("EleutherAI/lambada_openai", "Salesforce/wikitext:wikitext-2-raw-v1", "ptb-text-only/ptb_text_only")
+    zero_shot += ("Salesforce/wikitext:wikitext-103-raw-v1", "billion-word-benchmark/lm1b")
+    writers = {"ar_0": (1,), "mdlm_0": (1024, 512), "armd_0": (1, 2, 4, 8)}
+    return Budget("gpu", recipes, "billion-word-benchmark/lm1b", zero_shot, writers, "judge", 1024, 8, 64)
+
+
+BUDGETS = {"laptop": _laptop(), "gpu": _gpu()}
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of ours with its standard error and what it was measured under.
+
+    Args:
+        value: perplexity.
+        error: its standard error: over seeds where there are several, else over rows or samples.
+        conditions: the whole sentence of each measurement.
+        note: what stands behind it in the table, such as an entropy.
+    """
+
+    value: float
+    error: float
+    conditions: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model of a table.
+
+    Args:
+        name: of the model.
+        cells: column -> our figure.
+        paper: what the paper has there, as it is written: "22.36 (0.98 x AR)"; empty where it has nothing.
+    """
+
+    name: str
+    cells: Mapping[str, Cell]
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper beside ours.
+
+    Args:
+        title: what is compared.
+        lines: models.
+        reference: name of the line to which the ratios are taken.
+        curves: run -> what its card says of its way: dicts with "step", "seconds", "nats_per_token".
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    reference: str
+    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def ratio(self, line: Line, column: str) -> float:
+        """A figure over the reference's in the same column; nan where one is missing."""
+        base = next(other for other in self.lines if other.name == self.reference).cells.get(column)
+        return line.cells[column].value / base.value if base else math.nan
+
+    def __str__(self) -> str:
+        """The table, then the conditions of every figure in it."""
+        columns = list(dict.fromkeys(column for line in self.lines for column in line.cells))
+        rows = [["", *columns, "the paper"]]
+        for line in self.lines:
+            cells = [self._said(line, column) for column in columns]
+            rows.append([line.name, *cells, line.paper])
+        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        body = ["   ".join(f"{text:<{n}}" for text, n in zip(row, wide, strict=True)).rstrip() for row in rows]
+        said = [
+            f"{line.name}: {text}" for line in self.lines for cell in line.cells.values() for text in cell.conditions
+        ]
+        return "\n".join([self.title, f"(x: ratio to {self.reference})", "", *body, "", *said])
+
+    def _said(self, line: Line, column: str) -> str:
+        cell = line.cells.get(column)
+        if cell is None:
+            return ""
+        ratio = self.ratio(line, column)
+        return f"{cell.value:.2f} +- {cell.error:.2f}{'' if math.isnan(ratio) else f' {ratio:.3f} x'}{cell.note}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for machines."""
+        return asdict(self)
+
+
+class Runs:
+    """The runs of a budget in a folder, each trained at most once.
+
+    Args:
+        budget: what the runs are.
+        folder: where they are kept, one folder each.
+        train: trains a session while someone watches.
+        command: what was typed, for the cards.
+        device: where models are; None for the CPU.
+        say: takes a sentence about what is being done.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        folder: str | Path,
+        train: Trainer,
+        command: str = "",
+        *,
+        device: torch.device | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.budget, self.folder, self.train, self.command = budget, Path(folder), train, command
+        self.device, self.say = device, say
+
+    def __getitem__(self, name: str) -> Lab:
+        """A trained model, trained now if it is not yet.
+
+        Raises:
+            KeyboardInterrupt: if training was stopped; what there is has been saved.
+            ValueError: if the folder holds a run by another recipe.
+        """
+        out, recipe = self.folder / name, self.budget.recipes[name]
+        if not (out / CARD).is_file():
+            session = Session.begin(recipe, out, command=self.command, device=self.device)
+        else:
+            card = read_json(out / CARD)
+            asked = replace(recipe, layout=recipe.layout or usual_layout(recipe.corpus))
+            found = Recipe(**card["recipe"])
+            if found != asked:
+                ours, theirs = asdict(asked), asdict(found)
+                changed = [f"{key} was {theirs[key]}, now {ours[key]}" for key in ours if ours[key] != theirs[key]]
+                raise ValueError(f"{out} was trained by another recipe ({'; '.join(changed)}); choose another --out")
+            session = Session.resume(out, device=self.device) if card["steps"] < card["planned_steps"] else None
+        if session is not None and self.train(session):
+            session.save(session.figure())
+            raise KeyboardInterrupt
+        return load(out, device=self.device or "cpu")
+
+    def seeds(self, model: str) -> list[str]:
+        """Names of the runs of a model that differ by their seed alone: "armd" -> ["armd_0", "armd_1", ...]."""
+        recipes = self.budget.recipes
+        first = recipes[f"{model}_0"]
+        return [name for name, recipe in recipes.items() if replace(recipe, seed=first.seed) == first]
+
+
+def _mean(values: Iterable[float], errors: Iterable[float]) -> tuple[float, float]:
+    """Mean and its standard error: over seeds if there are several, else what was measured."""
+    values, errors = list(values), list(errors)
+    if len(values) == 1:
+        return values[0], errors[0]
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _cell(figures: Iterable[Any], note: str = "") -> Cell:
+    """Average perplexities of several seeds."""
+    figures = list(figures)
+    spreads = [figure.perplexity * figure.standard_error for figure in figures]
+    return Cell(*_mean([figure.perplexity for figure in figures], spreads), tuple(map(str, figures)), note)
+
+
+def table3(runs: Runs) -> Table:
+    """Perplexity of held-out text of the training corpus, also under other orders (Table 3)."""
+    budget, suffix = runs.budget, "_news" if "armd_news" in runs.budget.recipes else "_0"
+    names = {
+        model: runs.seeds(model) if suffix == "_0" else [model + suffix] for model in ("ar", "armd", "mdlm", "block")
+    }
+    length = budget.recipes[names["armd"][0]].length
+    labs = {name: runs[name] for group in names.values() for name in group}
+    text, said = _held_out(budget.test, labs[names["ar"][0]], length)
+
+    def score(model: str, **how: int) -> Cell:
+        return _cell(likelihood(labs[name].model, text, length, name=said, **how) for name in names[model])
+
+    streams = [count for count in (2, 4, 8) if length % count == 0]
+    fine_tuned = {"held out": score("armd"), "random orders": score("armd", shuffled=length)}
+    fine_tuned |= {f"S = {count}": score("armd", streams=count) for count in streams}
+    diffusion = labs[names["mdlm"][0]].model
+    exact = any_order(diffusion, text, length, n_orders=budget.n_orders, n_rows=budget.n_rows, name=said)
+    steps = {model: budget.recipes[group[0]].steps for model, group in names.items()}
+    before = runs.budget.recipes[names["armd"][0]].plan.curriculum.i_strided
+    lines = (
+        Line(f"AR, {steps['ar']:,} steps", {"held out": score("ar")}, "Transformer 22.83 (1M steps)"),
+        Line(
+            f"ARMD, {before:,} steps, before streams",
+            {"held out": _before_streams(runs, names["armd"], before)},
+            "23.64 (300K; 1.035 x), 22.36 (1M; 0.979 x)",
+        ),
+        Line(f"ARMD, {steps['armd']:,} steps", fine_tuned),
+        Line(
+            f"MDLM, {steps['mdlm']:,} steps, bound",
+            {"held out": _cell([bound(diffusion, text, length, name=said)])},
+            "at most 31.78 (1M; 1.392 x)",
+        ),
+        Line(f"MDLM, log-mean-exp over {budget.n_orders} orders", {"held out": _cell([exact])}),
+        Line(
+            f"Block diffusion of {budget.recipes[names['block'][0]].block_size}, {steps['block']:,} steps, bound",
+            {"held out": _cell(bound(labs[name].model, text, length, name=said) for name in names["block"])},
+            "at most 30.60 (1M; 1.340 x)",
+        ),
+    )
+    curves = {name: lab.card.get("history", []) for name, lab in labs.items()}
+    title = f"Table 3, {budget.name}: held-out perplexity of {budget.test}, rows of {length}"
+    return Table(title, lines, lines[0].name, curves)
+
+
+def table1(runs: Runs) -> Table:
+    """Perplexity of texts of another kind, none of which was trained on (Table 1)."""
+    budget = runs.budget
+    labs = {model: runs[f"{model}_0"] for model in ("ar", "armd", "mdlm")}
+    length = labs["ar"].model.config.max_length
+    cells: dict[str, dict[str, Cell]] = {model: {} for model in labs}
+    for corpus in budget.zero_shot:
+        text, said = _held_out(corpus, labs["ar"], length)
+        for model, lab in labs.items():
+            figure = bound if model == "mdlm" else likelihood
+            cells[model][corpus] = _cell([figure(lab.model, text, length, name=f"{said}, not trained on")])
+    lines = (
+        Line("AR", cells["ar"], "GPT-2 45.04 / 42.43 / 138.43 / 41.60 / 75.20"),
+        Line("ARMD", cells["armd"], "45.35 / 35.64 / 123.43 / 35.15 / 52.94 (400K steps)"),
+        Line(
+            "MDLM, bound",
+            cells["mdlm"],
+            "SEDD, RADD: 50.92, 51.70 / 41.84, 39.98 / 114.24, 107.85 / ...",
+        ),
+    )
+    said = "the paper: LAMBADA / WikiText2 / PTB / WikiText103 / 1BW"
+    return Table(f"Table 1, {budget.name}: zero-shot perplexity, rows of {length} ({said})", lines, "AR")
+
+
+def table2(runs: Runs) -> Table:
+    """Perplexity of what the models write, by a judge, beside the entropy of their texts (Table 2)."""
+    budget, judge = runs.budget, runs[runs.budget.judge]
+    paper = {
+        ("ar_0", 1): "AR ~36 (entropy 8.1 bits)",
+        ("armd_0", 1): "36.5 (7.9)",
+        ("armd_0", 2): "37.8 (8.0), 1.036 x sequential",
+        ("armd_0", 4): "39.4 (8.0), 1.079 x sequential",
+        ("mdlm_0", 1024): "~103",
+        ("mdlm_0", 512): "~113",
+    }
+    lines, sequential = [], {}
+    for run, counts in budget.writers.items():
+        writer = runs[run]
+        for count in counts:
+            is_diffusion = run.startswith("mdlm")
+            found = generated(
+                writer,
+                judge,
+                length=writer.model.config.max_length,
+                n_samples=budget.n_samples,
+                **({"steps": count} if is_diffusion else {"streams": count}),
+            )
+            base = sequential.setdefault(run, found)
+            lines.append(_written(run, found, base, paper.get((run, count), "")))
+    return Table(f"Table 2, {budget.name}: generative perplexity", tuple(lines), lines[0].name)
+
+
+def _written(run: str, found: Generated, base: Generated, paper: str) -> Line:
+    cost, entropy = found.perplexity / base.perplexity - 1, found.entropy / base.entropy - 1
+    own = math.exp(found.own_nats_per_token - base.own_nats_per_token) - 1
+    against = "" if found is base else f"; against its first line: perplexity {cost:+.1%}, entropy {entropy:+.1%}"
+    note = f" ({found.entropy_in_bits:.2f} bits)"
+    own_said = "" if found is base else f", by itself {own:+.1%}"
+    cell = _cell([found], note)
+    return Line(
+        f"{run}, N = {found.length}, {found.order}",
+        {"by the judge": replace(cell, conditions=(f"{found}{against}{own_said}",))},
+        paper,
+    )
+
+
+def _before_streams(runs: Runs, names: list[str], step: int) -> Cell:
+    """What runs scored at the end of progressive permutation, from their cards."""
+    found = [
+        next(entry for entry in read_json(runs.folder / name / CARD)["history"] if entry["step"] == step)
+        for name in names
+    ]
+    values = [math.exp(entry["nats_per_token"]) for entry in found]
+    errors = [value * entry.get("standard_error", math.nan) for value, entry in zip(values, found, strict=True)]
+    conditions = tuple(
+        f"perplexity {value:.2f} ({entry['nats_per_token']:.4f} nats a token; exact, left to right; scored while "
+        f"training, at step {step}: card of {name})"
+        for name, value, entry in zip(names, values, found, strict=True)
+    )
+    return Cell(*_mean(values, errors), conditions)
+
+
+def _held_out(corpus: str, lab: Lab, length: int) -> tuple[Any, str]:
+    """The validation split of a corpus as running rows by a model's tokenizer, and what it is, in words."""
+    texts = corpora.load(corpus, seed=lab.card.get("split_seed", 0))["validation"]["text"]
+    return encode(texts, lab.tokenizer, length, "running", VALIDATION_TOKENS), f"validation split of {corpus}"
+
+
+TABLES = {"table1": table1, "table2": table2, "table3": table3}

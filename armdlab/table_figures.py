@@ -1,0 +1,103 @@
+"""What do a table of the paper, a training curve and a curriculum look like?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from armdlab.curriculum import Curriculum
+from armdlab.figures import INK, PALETTE, Picture
+from armdlab.reproduce import Table
+
+STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
+
+
+def bars(table: Table) -> Picture:
+    """A table as bars with standard errors, on a logarithmic axis: equal ratios are equal lengths."""
+    cells = [(line.name, column, cell) for line in table.lines for column, cell in line.cells.items()]
+    names = list(dict.fromkeys(column for _, column, _ in cells))
+    figure = Figure(figsize=(9.5, 1.2 + 0.34 * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    for y, (_, column, cell) in enumerate(cells):
+        colour = PALETTE[names.index(column) % len(PALETTE)]
+        axes.barh(y, cell.value, xerr=0 if math.isnan(cell.error) else cell.error, color=colour, ecolor=INK, capsize=2)
+        axes.annotate(f" {cell.value:.2f}", (cell.value + (cell.error or 0), y), va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(cells)), [f"{line}: {column}" for line, column, _ in cells], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("perplexity (log scale; bars are one standard error)")
+    axes.set_title(table.title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    listed = "; ".join(f"{line}, {column}: {cell.value:.2f}" for line, column, cell in cells)
+    return Picture.of(figure, f"Bars. {table.title}. {listed}.")
+
+
+def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str = "Held-out perplexity") -> Picture:
+    """Held-out perplexity against steps and against seconds of training, one line a run.
+
+    Args:
+        histories: run -> what its card says of its way; the part of its name before "_" decides the colour.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    by_step, by_second = figure.subplots(1, 2, sharey=True)
+    ends = []
+    for run, history in histories.items():
+        if not history:
+            continue
+        model = run.partition("_")[0]
+        perplexities = [math.exp(entry["nats_per_token"]) for entry in history]
+        is_first = model not in {end[0] for end in ends}
+        for axes, key in ((by_step, "step"), (by_second, "seconds")):
+            along = [entry[key] for entry in history]
+            axes.plot(along, perplexities, color=STYLES.get(model, INK), marker=".", label=model if is_first else None)
+        ends.append((model, run, perplexities[-1], history[-1]))
+    for axes, label in ((by_step, "optimiser steps"), (by_second, "seconds of training")):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(label)
+        axes.grid(visible=True, which="both", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    by_step.set_ylabel("perplexity; of mdlm and block a bound")
+    by_step.legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    listed = "; ".join(
+        f"{run} ends at {last:.2f} after {entry['step']:,} steps, {entry['seconds']:.0f} s"
+        for _, run, last, entry in ends
+    )
+    return Picture.of(figure, f"Two panels, perplexity against steps and against seconds. {listed}.")
+
+
+def curriculum(plan: Curriculum, steps: int) -> Picture:
+    """What a curriculum teaches at each step: shuffled tokens as a curve, drawn streams as dots.
+
+    Args:
+        plan: the curriculum.
+        steps: of the whole training.
+    """
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    last = min(plan.i_strided, steps)
+    every = max(1, steps // 400)
+    shown = range(0, last, every)
+    axes.plot(list(shown), [plan.n_shuffled(step) for step in shown], color=PALETTE[5], label="shuffled tokens")
+    strided = [step for step in range(last, steps, every) if plan.family(step) == "strided"]
+    axes.scatter(strided, [plan.n_streams(step) for step in strided], s=8, color=PALETTE[6], label="streams S")
+    for step, name in ((plan.i_ar, "i_AR"), (plan.i_perm, "i_perm"), (plan.i_strided, "streams begin")):
+        if step < steps:
+            axes.axvline(step, color=INK, linewidth=0.8, linestyle=":")
+            axes.annotate(name, (step, axes.get_ylim()[1]), fontsize=8, ha="left", va="top", color=INK)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("number of tokens or streams")
+    axes.set_title("The curriculum: left to right, then shuffled, then in streams", fontsize=10, loc="left")
+    axes.legend(frameon=False, loc="center left")
+    axes.spines[["top", "right"]].set_visible(False)
+    alt = (
+        f"Left to right for {min(plan.i_ar, steps):,} steps; shuffled tokens grow from 1 to {plan.rho} until step "
+        f"{min(plan.i_perm, steps):,}; from step {min(plan.i_strided, steps):,} of {steps:,} on, orders of "
+        f"{', '.join(map(str, plan.streams))} streams."
+    )
+    return Picture.of(figure, alt)

@@ -1,0 +1,104 @@
+"""How does a run look in a terminal? (progress goes to stderr, results to stdout)"""
+
+from __future__ import annotations
+
+import signal
+from itertools import pairwise
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text as Styled
+
+from armdlab.recipes import Session
+from armdlab.trained import Lab
+
+LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
+CURVE = 24  # characters
+
+progress = Console(stderr=True)
+
+
+def watch(session: Session) -> bool:
+    """Train with a bar, the loss as a curve, the curriculum's meter; score held-out text and show a sample at times.
+
+    Ctrl-C lets the step at hand end, so that what is saved is whole; a second one does not wait.
+
+    Returns:
+        Whether it was stopped before its end.
+    """
+    columns = (
+        TextColumn("{task.fields[order]:>18}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f} {task.fields[curve]}  {task.fields[rate]:,.0f} tokens/s"),
+        TimeRemainingColumn(),
+    )
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, stop)
+    plan, losses = session.training.plan, []
+    try:
+        with Progress(*columns, console=progress) as bar:
+            task = bar.add_task(
+                "", total=plan.steps, completed=session.training.step, order="", loss=float("nan"), curve="", rate=0.0
+            )
+            for moment in session.watch():
+                step = moment.step
+                losses.append(moment.loss)
+                bar.update(
+                    task,
+                    completed=step.step,
+                    order=plan.curriculum.in_words(step.step - 1),
+                    loss=moment.loss,
+                    curve=sparkline(losses, CURVE),
+                    rate=step.tokens_per_second,
+                )
+                if moment.figure is not None:
+                    progress.print(f"step {step.step:,}, {step.phase}: {moment.figure}")
+                    progress.print(Styled(f"  it writes: {moment.sample!r}", style="dim"), soft_wrap=True)
+                if asked_to_stop:
+                    break
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    return session.training.step < plan.steps
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """Draw numbers as a line of blocks, each column the mean of its share of them.
+
+    >>> sparkline([3, 2, 1, 0], 4)
+    '█▆▃▁'
+    """
+    width = min(width, len(values))
+    bounds = [round(i * len(values) / width) for i in range(width + 1)] if width else []
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    return "".join("▁▂▃▄▅▆▇█"[int(7 * (mean - low) / (high - low or 1))] for mean in means)
+
+
+def lanes(
+    lab: Lab, prompt: str, made: dict[int, int], start: int, n_new: int, streams: int, n_steps: int, seconds: float
+) -> Group:
+    """Draw each stream as a lane of its own colour, and how far it has come."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    depth = n_new // streams
+    if prompt:
+        table.add_row("prompt", Styled(prompt, style="dim"))
+    for lane in range(streams):
+        first = start + lane * depth
+        ids = [made[p] for p in range(first, first + depth) if p in made]
+        text = Styled(lab.tokenizer.decode(ids), style=LANE_COLOURS[lane % len(LANE_COLOURS)])
+        text.append("█" if 0 < len(ids) < depth else "", style="blink")
+        table.add_row(f"stream {lane + 1}", text)
+    done = sum(p >= start for p in made)
+    status = f"step {n_steps} of {streams + depth - 1}   {done} of {n_new} tokens   {seconds:.2f} s"
+    return Group(Panel(table, title=f"{streams} streams", title_align="left"), Styled(status, style="dim"))
