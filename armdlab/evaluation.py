@@ -128,7 +128,8 @@ def likelihood(
     if isinstance(text, Rows):
         return _likelihood_of_rows(model, text, orders, said, batch_size, how)
     n_whole = len(text.ids) // length
-    whole, rest = text.ids[: n_whole * length].view(n_whole, length), text.ids[n_whole * length :]
+    whole, rest = (part.long() for part in (text.ids[: n_whole * length], text.ids[n_whole * length :]))
+    whole = whole.view(n_whole, length)
     if shuffled is not None:
         whole, rest = whole_rows(text, length), rest[:0]
     with _evaluating(model) as device:
@@ -260,17 +261,26 @@ def bound(
         ValueError: if the text has no row.
     """
     rows = whole_rows(text, length)
+    sums = bounds_of_rows(model, rows, samples=samples, batch_size=batch_size, seed=seed)
+    counts = n_text_tokens(text, rows)
+    mean, error = ratio_of_sums(sums, counts)
+    layout = text.layout if isinstance(text, Rows) else ""
+    sizes = (int(counts.sum()), length, "mean over random orders", layout, name, precision_of(model))
+    return Bound(mean, error, *sizes, samples=samples)
+
+
+@torch.no_grad()
+def bounds_of_rows(
+    model: BlockDiffusion, rows: Tensor, *, samples: int = 8, batch_size: int = 16, seed: int = 0
+) -> Tensor:
+    """The bound of each of some rows int64 (R, N), all its tokens together: float64 (R,), nats; as `bound` explains."""
     sums = torch.zeros(len(rows), dtype=torch.float64)
     with _evaluating(model) as device:
         for sample in range(samples):
             for i, batch in enumerate(rows.split(batch_size)):
                 nats = diffusion_bound(model, batch.to(device), generator=seeded(seed, sample, i), reduction="none")
                 sums[i * batch_size : i * batch_size + len(batch)] += nats.double().sum(-1).cpu() / samples
-    counts = n_text_tokens(text, rows)
-    mean, error = ratio_of_sums(sums, counts)
-    layout = text.layout if isinstance(text, Rows) else ""
-    sizes = (int(counts.sum()), length, "mean over random orders", layout, name, precision_of(model))
-    return Bound(mean, error, *sizes, samples=samples)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -360,7 +370,7 @@ def whole_rows(text: Text | Rows, length: int) -> Tensor:
     n_whole = len(text.ids) // length
     if not n_whole:
         raise ValueError(f"the text has {len(text.ids)} tokens, fewer than one row of length={length}; hold out more")
-    return text.ids[: n_whole * length].view(n_whole, length)
+    return text.ids[: n_whole * length].view(n_whole, length).long()
 
 
 def held_out_figure(

@@ -204,7 +204,7 @@ def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tenso
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> Tensor:
-    return Text.encode([text], tokenizer).ids[:-1]  # without the end of the text, which the writer did not write
+    return Text.encode([text], tokenizer).ids[:-1].long()  # without the end of the text, which the writer did not write
 
 
 def _entropy(row: Tensor) -> Tensor:

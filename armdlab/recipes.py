@@ -157,6 +157,8 @@ class Session:
         if (out / CARD).exists():
             raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
+        if "train" not in splits:
+            raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
         if isinstance(recipe.vocab_size, str):
             tokenizer = Tokenizer.from_hub(recipe.vocab_size)
         else:

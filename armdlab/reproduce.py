@@ -20,7 +20,7 @@ from armdlab import corpora
 from armdlab.checkpoints import read_json
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.generative import Generated, generated
-from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
+from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode
 from armdlab.trained import CARD, Lab, load
 
 Trainer = Callable[[Session], bool]  # trains a session while someone watches; whether it was stopped
@@ -223,8 +223,9 @@ class Runs:
             session = Session.begin(recipe, out, command=self.command, device=self.device)
         else:
             card = read_json(out / CARD)
-            asked = replace(recipe, layout=recipe.layout or usual_layout(recipe.corpus))
             found = Recipe(**card["recipe"])
+            chosen = {key: getattr(found, key) for key in ("layout", "dropout") if getattr(recipe, key) is None}
+            asked = replace(recipe, **chosen)
             if found != asked:
                 ours, theirs = asdict(asked), asdict(found)
                 changed = [f"{key} was {theirs[key]}, now {ours[key]}" for key in ours if ours[key] != theirs[key]]

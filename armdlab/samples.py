@@ -13,7 +13,7 @@ import torch
 from armdlab import tales
 from armdlab.decoding import decode_steps
 from armdlab.model import Transformer
-from armdlab.orders import UNKNOWN
+from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
@@ -153,6 +153,7 @@ def write_tales(
     n: int,
     *,
     streams: int = 1,
+    steps: int | None = None,
     length: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
@@ -165,6 +166,7 @@ def write_tales(
         tokenizer: the one that it was trained with.
         n: how many texts.
         streams: number of parallel streams S.
+        steps: of masked diffusion, denoising steps T of ancestral sampling in place of streams (of each block).
         length: tokens in a row; None for the longest that the model can hold. A text without an end fills its row.
         temperature: divides the logits.
         seed: of all draws; with `batch_size` it decides them.
@@ -179,10 +181,15 @@ def write_tales(
         size = min(batch_size, n - len(texts))
         tokens = torch.full((size, length), UNKNOWN)
         chance = tales.tale_seed(seed, len(texts)) >> 1  # torch's seeds have 63 bits
+        order = GenerationOrder.strided(length, streams)
+        if steps is not None:
+            drawn = torch.Generator().manual_seed(chance)
+            inside = getattr(model, "block_size", None)
+            order = GenerationOrder.masking_process(length, steps, block_size=inside, batch_size=size, generator=drawn)
         for step in decode_steps(
-            model, length=length, streams=streams, batch_size=size, temperature=temperature, seed=chance
+            model, length=length, order=order, batch_size=size, temperature=temperature, seed=chance
         ):
-            tokens[:, step.positions.cpu()] = step.tokens.cpu()
+            tokens.scatter_(1, step.positions.expand_as(step.tokens).cpu(), step.tokens.cpu())
             is_end, is_open = tokens == tokenizer.end_of_text, tokens == UNKNOWN
             ends = torch.where(is_end.any(-1), is_end.int().argmax(-1), length)
             if (is_end.any(-1) & ~(is_open & (torch.arange(length) < ends[:, None])).any(-1)).all():

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from armdlab import tales
-from armdlab.evaluation import ratio_of_sums, row_nats, strided_in_words
+from armdlab.baselines import BlockDiffusion
+from armdlab.evaluation import bounds_of_rows, ratio_of_sums, row_nats, strided_in_words, whole_rows
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Layout, Rows
@@ -75,6 +76,8 @@ def excess_nats(
 ) -> Excess:
     """Compare a model with the truth, exactly: its NLL of held-out tales minus the source's own.
 
+    Masked diffusion is scored by its bound, all padding included, unless an order is named (N network calls a batch).
+
     Args:
         model: what predicts.
         tokenizer: the one that it was trained with.
@@ -99,8 +102,13 @@ def excess_nats(
         text = texts[int(truths.isinf().nonzero()[0])]
         raise ValueError(f"{text[:40]!r} is no tale: {source.check(text)[0].sentence}; score tales of this grammar")
     words = strided_in_words(streams) if order is None else repr(order)
-    order = order or GenerationOrder.strided(length, streams)
-    of_text, of_padding, _, n_tales = row_nats(model, rows, lambda *_: order, batch_size)
+    if isinstance(model, BlockDiffusion) and order is None and streams == 1:
+        tokens = whole_rows(rows, length)
+        of_text, of_padding = bounds_of_rows(model, tokens, batch_size=batch_size), torch.zeros(len(tokens)).double()
+        n_tales, words = (rows.is_text(tokens) & (tokens == rows.end_of_text)).sum(-1).double(), "bound, random orders"
+    else:
+        order = order or GenerationOrder.strided(length, streams)
+        of_text, of_padding, _, n_tales = row_nats(model, rows, lambda *_: order, batch_size)
     truth_of_rows = torch.stack([part.sum() for part in truths.split(n_tales.long().tolist())])
     price = of_text + of_padding
     mean, error = ratio_of_sums(price - truth_of_rows, n_tales)
@@ -167,6 +175,7 @@ def tale_report(
     splits: Mapping[str, Mapping[str, Iterable[str]]],
     *,
     streams: Iterable[int] = (1, 2, 4),
+    steps: Iterable[int] = (),
     n_tales: int = 400,
     n_samples: int = 200,
     length: int | None = None,
@@ -182,6 +191,7 @@ def tale_report(
         tokenizer: the one that it was trained with.
         splits: what `corpora.load("tales")` gave for its training.
         streams: numbers of streams S to compare.
+        steps: of masked diffusion, in place of streams: numbers of denoising steps T to compare.
         n_tales: how many held-out tales to score.
         n_samples: how many texts to sample for each S.
         length: tokens in a row; None for the longest that the model can hold.
@@ -193,20 +203,21 @@ def tale_report(
     Raises:
         ValueError: if `streams` is empty, or as `excess_nats`, `write_tales` and `validity`.
     """
-    streams = tuple(streams)
+    streams, steps = tuple(streams), tuple(steps)
     if not streams:
         raise ValueError("streams is empty; name at least one number of streams, such as (1, 2, 4)")
+    if bool(steps) != isinstance(model, BlockDiffusion):
+        raise ValueError(f"steps={steps} for {type(model).__name__}: masked diffusion needs some, nothing else has any")
+    ways = [{"steps": count} for count in steps] or [{"streams": count} for count in streams]
     length, source = length or model.config.max_length, grammar or tales.load_grammar()
     held_out, seen = list(itertools.islice(splits["validation"]["text"], n_tales)), set(splits["train"]["text"])
     excess, written = [], []
-    for count in streams:
-        excess.append(
-            excess_nats(model, tokenizer, held_out, streams=count, length=length, layout=layout, grammar=source)
-        )
-        texts = write_tales(
-            model, tokenizer, n_samples, streams=count, length=length, temperature=temperature, seed=seed
-        )
-        written.append(judge(excess[-1].order, texts, seen, grammar=source))
+    for way in ways:
+        scored = {"streams": way.get("streams", 1), "length": length, "layout": layout, "grammar": source}
+        excess.append(excess[0] if steps and excess else excess_nats(model, tokenizer, held_out, **scored))
+        texts = write_tales(model, tokenizer, n_samples, **way, length=length, temperature=temperature, seed=seed)
+        writer = f"{way['steps']} denoising steps" if steps else excess[-1].order
+        written.append(judge(writer, texts, seen, grammar=source))
     own = list(tales.tales(n_samples, seed ^ 0x7A1E5, source))  # other tales than those of the corpus of `seed`
     written.append(judge("the source", own, seen, grammar=source))
     conditions = (

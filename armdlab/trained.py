@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from armdlab import baselines, model
-from armdlab.checkpoints import CONFIG, read_json
+from armdlab.checkpoints import CONFIG, read_json, write_json
 from armdlab.decoding import generate
 from armdlab.model import Transformer
 from armdlab.tokenization import Tokenizer
@@ -48,6 +48,26 @@ class Lab:
         """
         length = length or self.model.config.max_length
         return self.tokenizer.decode(self.tokens(prompt, length=length, **how)[0].tolist())
+
+    def export(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
+        """Write what is needed to use the model, and not to train it on: weights, tokenizer, card.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk; they are read into float32 again.
+
+        Raises:
+            ValueError: if a weight is too large for `dtype`.
+        """
+        folder, largest = Path(folder), torch.finfo(dtype).max
+        for name, weight in self.model.named_parameters():
+            if weight.abs().max() > largest:
+                raise ValueError(
+                    f"{name} holds {float(weight.abs().max()):g}, more than dtype={dtype} can; keep float32"
+                )
+        self.model.save_pretrained(folder, dtype=dtype)
+        self.tokenizer.save(folder)
+        write_json(folder / CARD, self.card | {"dtype_on_disk": str(dtype).removeprefix("torch.")})
 
     def tokens(self, prompt: str | Sequence[int] = "", **how: Any) -> torch.Tensor:  # noqa: ANN401
         """As `write`, in token ids: int64 (B, length)."""

@@ -16,6 +16,10 @@ from armdlab.evaluation import any_order, bound
 from armdlab.objectives import diffusion_bound, nll
 from armdlab.recipes import MODELS, Recipe
 from armdlab.rows import Text
+from armdlab.samples import write_tales
+from armdlab.tale_evaluation import tale_report
+from armdlab.tales import load_grammar, tales
+from armdlab.tokenization import Tokenizer
 
 N = 8
 
@@ -308,3 +312,39 @@ def test_every_model_of_a_recipe_trains_and_writes_by_the_same_code():
     }
     with pytest.raises(ValueError, match=r"^model='gpt' is unknown; choose armd, ar, mdlm, block$"):
         Recipe("gpt")
+
+
+# ------------------------------------------------------------------------------------------- masked diffusion on tales
+
+
+@pytest.fixture(scope="module")
+def told():
+    grammar = load_grammar()
+    texts = list(tales(40, 5, grammar))
+    tokenizer = Tokenizer.train(texts, 400)
+    length = max(len(tokenizer.encode(text)) for text in texts) + 7
+    return texts, tokenizer, length
+
+
+def test_masked_diffusion_is_reported_by_its_bound_and_by_denoising_steps(told):
+    texts, tokenizer, length = told
+    torch.manual_seed(0)
+    model = MDLM(ARMDConfig(tokenizer.vocab_size, length, n_layer=1, n_head=2, d_model=16))
+    splits = {"train": {"text": texts[:30]}, "validation": {"text": texts[30:]}}
+    report = tale_report(model, tokenizer, splits, steps=(4, 2), n_tales=4, n_samples=3, length=length)
+    assert [column.writer for column in report.written] == ["4 denoising steps", "2 denoising steps", "the source"]
+    assert report.excess[0] is report.excess[1]  # the bound has no number of steps
+    assert report.excess[0].order == "bound, random orders"
+    # an untrained model pays about ln V for each token of a row, padding included
+    assert report.excess[0].nll == pytest.approx(length * math.log(tokenizer.vocab_size), rel=0.1)
+    with pytest.raises(ValueError, match=r"^steps=\(\) for MDLM: masked diffusion needs some, nothing else has any$"):
+        tale_report(model, tokenizer, splits, n_tales=2, n_samples=2)
+
+
+def test_samples_of_masked_diffusion_fill_their_rows_whatever_the_steps(told):
+    _, tokenizer, length = told
+    torch.manual_seed(0)
+    model = MDLM(ARMDConfig(tokenizer.vocab_size, length, n_layer=1, n_head=2, d_model=16))
+    written = write_tales(model, tokenizer, 3, steps=5, length=length, seed=1)
+    assert written == write_tales(model, tokenizer, 3, steps=5, length=length, seed=1)
+    assert len(set(written)) == 3

@@ -178,3 +178,28 @@ def test_model_and_tokenizer_that_do_not_belong_together_are_refused(folder):
 def test_load_says_what_there_is_when_there_is_nothing():
     with pytest.raises(FileNotFoundError, match=r"^nothing is no folder here and no model that the lab ships \("):
         load("nothing")
+
+
+def test_an_export_is_half_as_large_and_writes_the_same_text(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(["some words of a text"] * 3, 300)
+    model = AR(ARMDConfig(tokenizer.vocab_size, 12, n_layer=2, n_head=2, d_model=16))
+    model.save_pretrained(tmp_path / "run")
+    tokenizer.save(tmp_path / "run")
+    (tmp_path / "run" / "card.json").write_text('{"corpus": "words"}')
+    (tmp_path / "run" / "training_state.safetensors").write_bytes(b"large")
+    load(tmp_path / "run").export(tmp_path / "small")
+    small = load(tmp_path / "small")
+    assert not (tmp_path / "small" / "training_state.safetensors").exists()
+    assert small.card == {"corpus": "words", "dtype_on_disk": "float16"}
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("small", "run")]
+    assert sizes[0] < 0.6 * sizes[1]
+    tokens = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(small.model(tokens), model.eval()(tokens), atol=1e-3, rtol=1e-2)
+    with torch.no_grad():
+        model.head.weight[0, 0] = 1e5
+    model.save_pretrained(tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"^head\.weight holds 100000, more than dtype=torch\.float16 can; keep float32$"
+    ):
+        load(tmp_path / "run").export(tmp_path / "small")

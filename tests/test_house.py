@@ -30,7 +30,7 @@ LAYERS = {
     "corpora": {"tales", "rows"},
     "samples": {"orders", "model", "decoding", "tokenization", "tales"},
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
-    "tale_evaluation": {"orders", "model", "rows", "tokenization", "tales", "samples", "evaluation"},
+    "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
     "training": {"orders", "model", "baselines", "objectives", "curriculum", "rows", "checkpoints"},
     "trained": {"model", "baselines", "decoding", "tokenization", "checkpoints"},
     "recipes": {

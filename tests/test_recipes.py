@@ -1,0 +1,183 @@
+"""Laws of recipes: a run can be said, watched, stopped, saved whole, resumed, and refused when it makes no sense."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from armdlab.recipes import Recipe, Session
+from armdlab.trained import load
+
+TEXT = "\n\n".join(
+    f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipes") / "cats.txt"
+    path.write_text(TEXT)
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 32, "vocab_size": 300, "batch_size": 4}
+    return Recipe(corpus=f"file:{path}", steps=24, learning_rate=1e-2, block_size=4, **sizes)
+
+
+def weights(session):
+    return torch.cat([p.detach().flatten() for p in session.model.parameters()])
+
+
+@pytest.mark.parametrize("model", ["armd", "ar", "mdlm", "block"])
+def test_every_model_learns_by_the_same_loop_and_is_saved_with_a_card(recipe, tmp_path, model):
+    session = Session.begin(replace(recipe, model=model, dropout=0.0), tmp_path / model, command="as typed")
+    before = session.figure().nats_per_token
+    moments = list(session.watch(scores=4))
+    assert [m.step.step for m in moments] == list(range(1, 25))
+    scored = [m for m in moments if m.figure is not None]
+    assert {6, 12, 18, 24} <= {m.step.step for m in scored}
+    assert all(m.sample for m in scored)
+    assert scored[-1].figure.nats_per_token < before - 0.3
+    card = json.loads((tmp_path / model / "card.json").read_text())
+    assert card["steps"] == card["planned_steps"] == 24
+    assert card["command"] == "as typed"
+    assert card["seconds"] == pytest.approx(sum(m.step.seconds for m in moments))
+    assert [entry["step"] for entry in card["history"]] == [m.step.step for m in scored]
+    assert card["validation"]["nats_per_token"] == scored[-1].figure.nats_per_token
+    assert card["validation"]["text"] == f"validation split of {recipe.corpus}"
+    lab = load(tmp_path / model)
+    assert type(lab.model) is type(session.model)
+    assert torch.equal(torch.cat([p.flatten() for p in lab.model.parameters()]), weights(session))
+
+
+@pytest.mark.parametrize("model", ["armd", "mdlm"])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(recipe, tmp_path, model):
+    recipe = replace(recipe, model=model)
+    whole = Session.begin(recipe, tmp_path / "whole")
+    for _ in whole.watch(scores=3):
+        pass
+    stopped = Session.begin(recipe, tmp_path / "stopped")
+    for moment in stopped.watch(scores=3):
+        if moment.step.step == 11:
+            break
+    stopped.save()
+    resumed = Session.resume(tmp_path / "stopped")
+    assert resumed.training.step == 11
+    assert resumed.recipe == stopped.recipe
+    for _ in resumed.watch(scores=3):
+        pass
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [e["step"] for e in resumed.card["history"]] == [e["step"] for e in whole.card["history"]]
+
+
+def test_micro_batches_learn_what_a_whole_batch_learns(recipe, tmp_path):
+    whole, parts = (
+        Session.begin(replace(recipe, dropout=0.0, micro_batch_size=size), tmp_path / str(size)) for size in (None, 3)
+    )
+    losses = [[step.loss for step in session.training.run()] for session in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert (weights(whole) - weights(parts)).abs().max() < 1e-3
+
+
+def test_runs_of_several_seeds_share_their_data(recipe, tmp_path):
+    first, second = (Session.begin(replace(recipe, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    assert torch.equal(first.held_out.ids, second.held_out.ids)
+    assert first.tokenizer.fingerprint == second.tokenizer.fingerprint
+    assert not torch.equal(weights(first), weights(second))
+
+
+def test_minutes_become_steps_by_a_rehearsal_that_says_what_it_found(recipe, tmp_path):
+    session, said = Session.begin(recipe, tmp_path / "timed"), []
+    session.rehearse((False, True), 0.02, say=said.append)
+    assert re.fullmatch(r"a step takes float32 [\d.]+ s, bf16 [\d.]+ s", said[0])
+    assert f"--steps {session.recipe.steps} repeats it" in said[1]
+    assert session.training.plan == session.recipe.plan
+    assert session.card["recipe"]["steps"] == session.recipe.steps
+
+
+def test_a_loss_that_is_no_number_leaves_what_was_saved(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "ill")
+    steps = session.watch(scores=4)
+    for moment in steps:
+        if moment.step.step == 7:
+            with torch.no_grad():
+                session.model.head.weight[0, 0] = float("nan")
+            break
+    saved = (tmp_path / "ill" / "model.safetensors").read_bytes()
+    with pytest.raises(FloatingPointError, match=r"^the loss of step 8 is nan; nothing was learnt from it\. Try a"):
+        next(steps)
+    assert (tmp_path / "ill" / "model.safetensors").read_bytes() == saved
+    assert Session.resume(tmp_path / "ill").training.step == 6
+
+
+@pytest.mark.parametrize("full_at", ["training_state.safetensors", "training.json", "model.safetensors"])
+def test_a_disk_that_runs_full_while_saving_leaves_the_last_checkpoint_whole(recipe, tmp_path, monkeypatch, full_at):
+    session = Session.begin(recipe, tmp_path / "full")
+    steps = iter(session.watch(scores=0))
+    for _ in range(3):
+        next(steps)
+    session.save()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()}
+    next(steps)
+
+    def no_space(path):
+        raise OSError(28, f"No space left on device: {path}")
+
+    from armdlab import checkpoints, training
+
+    real = checkpoints.save_file
+
+    def save_file(tensors, path, metadata=None):
+        if full_at in str(path):
+            no_space(path)
+        real(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(checkpoints, "save_file", save_file)
+    monkeypatch.setattr(training, "save_file", save_file)
+    if full_at == "training.json":
+        monkeypatch.setattr(training, "asdict", lambda _: no_space(full_at))
+    with pytest.raises(OSError, match="No space left on device"):
+        session.save()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()} == before
+    monkeypatch.undo()
+    assert Session.resume(tmp_path / "full").training.step == 3
+
+
+def test_bad_input_is_refused_in_a_sentence(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run")
+    for _ in session.watch(scores=0):
+        pass
+    with pytest.raises(ValueError, match=r"holds a model already; go on with --resume, or choose another --out$"):
+        Session.begin(recipe, tmp_path / "run")
+
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    tokenizer = (tmp_path / "other" / "tokenizer.json").read_text()
+    merges = json.loads(tokenizer)
+    merges["model"]["merges"][0], merges["model"]["merges"][1] = (
+        merges["model"]["merges"][1],
+        merges["model"]["merges"][0],
+    )
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(merges))
+    with pytest.raises(ValueError, match="holds another tokenizer than the one that its model was trained with"):
+        Session.resume(tmp_path / "other")
+
+    shutil.copytree(tmp_path / "run", tmp_path / "config")
+    config = json.loads((tmp_path / "config" / "config.json").read_text())
+    (tmp_path / "config" / "config.json").write_text(json.dumps(config | {"n_layer": 3}))
+    with pytest.raises(ValueError, match=r"does not fit its config\.json: layers\.2\.attention_norm\.weight"):
+        Session.resume(tmp_path / "config")
+
+    with pytest.raises(ValueError, match=r"fewer than one row of length=40960; give more text, or shorter rows$"):
+        Session.begin(replace(recipe, length=40960, streams=(1,)), tmp_path / "short")
+    with pytest.raises(FileNotFoundError, match=r"^tokenizer no/such could not be read from the Hub \("):
+        Session.begin(replace(recipe, vocab_size="no/such"), tmp_path / "hub")
+    with pytest.raises(ValueError, match=r"^micro_batch_size=9 must be from 1 to batch_size=4, or None$"):
+        Session.begin(replace(recipe, micro_batch_size=9), tmp_path / "micro")
+
+
+def test_marks_and_rho_of_a_recipe_reach_the_curriculum(recipe):
+    plan = replace(recipe, marks=[2, 5, 20], rho=3, streams=[2, 4]).plan
+    curriculum = plan.curriculum
+    assert (curriculum.i_ar, curriculum.i_perm, curriculum.i_strided, curriculum.rho) == (2, 5, 20, 3)
+    assert curriculum.streams == (2, 4)
+    assert replace(recipe, model="ar").plan.curriculum.phase(23) == "left to right"

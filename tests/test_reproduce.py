@@ -1,0 +1,208 @@
+"""Laws of generative figures and of the paper's tables."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from armdlab import GenerationOrder, generate
+from armdlab.curriculum import seeded
+from armdlab.generative import generated
+from armdlab.objectives import nll
+from armdlab.recipes import Recipe
+from armdlab.reproduce import BUDGETS, Budget, Cell, Line, Runs, Table, table1, table2, table3
+from armdlab.table_figures import bars, curriculum, curves
+
+TEXT = "\n\n".join(
+    f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")
+)
+
+
+def train(session):
+    for _ in session.watch(scores=2):
+        pass
+    return False
+
+
+@pytest.fixture(scope="module")
+def budget(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduce")
+    for name, text in (("cats.txt", TEXT), ("cows.txt", TEXT.replace("cat", "cow"))):
+        (folder / name).write_text(text)
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 32, "vocab_size": 300, "batch_size": 4}
+    small = Recipe(corpus=f"file:{folder / 'cats.txt'}", steps=12, learning_rate=1e-2, block_size=4, **sizes)
+    recipes = {"armd_0": small, "armd_1": replace(small, seed=1), "armd_32": replace(small, length=32)}
+    recipes |= {f"ar_{seed}": replace(small, model="ar", steps=10, seed=seed) for seed in (0, 1)}
+    recipes |= {"mdlm_0": replace(small, model="mdlm", steps=30), "block_0": replace(small, model="block")}
+    recipes["judge"] = replace(small, model="ar", seed=9, length=32)
+    writers = {"ar_0": (1,), "mdlm_0": (16, 4), "armd_0": (1, 2, 4), "armd_32": (1, 8)}
+    zero_shot = (f"file:{folder / 'cows.txt'}",)
+    return Budget("tiny", recipes, f"file:{folder / 'cats.txt'}", zero_shot, writers, "judge", 6, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def runs(budget, tmp_path_factory):
+    return Runs(budget, tmp_path_factory.mktemp("runs"), train, "armdlab reproduce")
+
+
+# ---------------------------------------------------------------------------------------------------- generative
+
+
+def test_generative_perplexity_is_the_judges_mean_over_all_tokens(runs):
+    writer, judge = runs["armd_0"], runs["judge"]
+    found = generated(writer, judge, streams=2, n_samples=5, batch_size=3, seed=4)
+    texts = torch.cat(
+        [
+            generate(writer.model, length=16, streams=2, batch_size=n, seed=seeded(4, i).initial_seed())
+            for i, n in enumerate((3, 2))
+        ]
+    )
+    with torch.no_grad():
+        nats = nll(judge.model, texts, None, "none").double()
+        own = nll(writer.model, texts, GenerationOrder.strided(16, 2), "none").double()
+    assert found.nats_per_token == pytest.approx(float(nats.mean()), abs=1e-6)
+    assert found.standard_error == pytest.approx(float(nats.mean(-1).std()) / math.sqrt(5), rel=1e-5)
+    assert found.own_nats_per_token == pytest.approx(float(own.mean()), abs=1e-5)
+    entropies = []
+    for row in texts.tolist():
+        shares = [row.count(token) / 16 for token in set(row)]
+        entropies.append(-sum(share * math.log(share) for share in shares))
+    assert found.entropy == pytest.approx(sum(entropies) / 5)
+    assert found.entropy_in_bits == pytest.approx(found.entropy / math.log(2))
+    assert found.n_calls == 2 + 16 // 2 - 1
+
+
+def test_a_generative_figure_states_its_conditions(runs):
+    said = str(generated(runs["mdlm_0"], runs["judge"], steps=8, n_samples=3, top_p=0.9))
+    for part in (
+        r"^MDLM of 0\.\d\d M parameters trained on file:\S+, 8 ancestral steps: generative perplexity [\d.]+ \(",
+        r" nats or [\d.]+ bits a token\), entropy [\d.]+ \+- [\d.]+ nats or [\d.]+ bits a token; by itself [\d.]+ nats",
+        r"distinct-1 [\d.]+, distinct-2",
+        r"Judge: AR of 0\.\d\d M parameters trained on file:\S+, raw ids, exp of the mean over all tokens",
+        r"3 samples of 16 tokens in [1-8] network calls a batch, temperature 1, nucleus p 0\.9, seed 0",
+        r"network in float32, chance in float64$",
+    ):
+        assert re.search(part, said), (part, said)
+
+
+def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_path):
+    other = replace(budget, recipes={"judge": replace(budget.recipes["judge"], vocab_size=280)})
+    judge = Runs(other, tmp_path, train)["judge"]
+    assert generated(runs["ar_0"], judge, n_samples=2).ids == "retokenised"
+
+
+def test_steps_are_for_masked_diffusion_alone(runs):
+    sentence = "steps=4 with streams=1 for ARMD: steps are for masked diffusion alone, in place of streams"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        generated(runs["armd_0"], runs["judge"], steps=4)
+    inside = generated(runs["block_0"], runs["judge"], steps=2, n_samples=2)
+    assert inside.order == "2 ancestral steps for each block of 4"
+    assert inside.n_calls <= 8
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+def test_table_3_holds_each_model_under_its_orders_with_the_papers_figures_beside(runs):
+    table = table3(runs)
+    by_name = {line.name: line for line in table.lines}
+    assert len(by_name) == 6
+    tuned = by_name["ARMD, 12 steps"]
+    assert tuned.cells.keys() == {"held out", "random orders", "S = 2", "S = 4", "S = 8"}
+    assert len(tuned.cells["held out"].conditions) == 2  # two seeds
+    assert table.ratio(by_name["AR, 10 steps"], "held out") == 1
+    assert "Transformer 22.83" in str(table)
+    assert "log-mean-exp over 2 random orders" in str(table)
+    before = by_name["ARMD, 10 steps, before streams"].cells["held out"]
+    assert "at step 10: card of armd_0" in before.conditions[0]
+    assert {run: history[-1]["step"] for run, history in table.curves.items()}["mdlm_0"] == 30
+    assert json.loads(json.dumps(table.as_json()))["lines"][0]["paper"] == "Transformer 22.83 (1M steps)"
+    assert "AR, 10 steps, held out" in bars(table).alt
+    assert "mdlm_0 ends at" in curves(table.curves).alt
+
+
+def test_table_2_compares_every_writer_with_its_own_first_line(runs):
+    table = table2(runs)
+    assert [line.name.split(",")[0] for line in table.lines] == ["ar_0"] + ["mdlm_0"] * 2 + ["armd_0"] * 3 + [
+        "armd_32"
+    ] * 2
+    strided = table.lines[4].cells["by the judge"].conditions[0]
+    assert re.search(
+        r"against its first line: perplexity [+-][\d.]+%, entropy [+-][\d.]+%, by itself [+-][\d.]+%", strided
+    )
+    assert "bits)" in table.lines[0].cells["by the judge"].note
+
+
+def test_table_1_reads_other_corpora_by_the_models_own_tokenizer(runs, budget):
+    table = table1(runs)
+    (column,) = {column for line in table.lines for column in line.cells}
+    assert column == budget.zero_shot[0]
+    assert all("not trained on" in line.cells[column].conditions[0] for line in table.lines)
+    assert table.lines[0].cells[column].value > runs["ar_0"].card["validation"]["perplexity"]
+
+
+def test_what_is_trained_is_not_trained_again_and_what_stopped_goes_on(budget, tmp_path):
+    steps = []
+
+    def stops_at_4(session):
+        for moment in session.watch(scores=0):
+            steps.append(moment.step.step)
+            if moment.step.step == 4:
+                return True
+        return False
+
+    first = Runs(budget, tmp_path, stops_at_4)
+    with pytest.raises(KeyboardInterrupt):
+        first["ar_0"]
+    assert first["ar_0"].card["steps"] == 10
+    assert steps == list(range(1, 11))
+    first["ar_0"]
+    assert len(steps) == 10
+    other = replace(budget, recipes={"ar_0": replace(budget.recipes["ar_0"], d_model=16)})
+    with pytest.raises(
+        ValueError, match=r"was trained by another recipe \(d_model was 32, now 16\); choose another --out$"
+    ):
+        Runs(other, tmp_path, train)["ar_0"]
+
+
+def test_the_gpu_budget_is_the_papers_settings():
+    recipe = BUDGETS["gpu"].recipes["armd_0"]
+    assert (recipe.batch_size, recipe.length, recipe.vocab_size) == (512, 1024, "openai-community/gpt2")
+    plan = recipe.plan.curriculum
+    assert (plan.i_ar, plan.i_perm, plan.i_strided, plan.rho, plan.streams) == (9_000, 48_000, 180_000, 32, (1, 2, 4))
+    assert recipe.plan.steps - plan.i_strided == 80_000
+    news = BUDGETS["gpu"].recipes["armd_news"].plan.curriculum
+    assert (news.i_ar, news.i_perm, news.rho, news.length) == (100_000, 300_000, 8, 128)
+
+
+def test_the_laptop_budget_keeps_to_the_claims_that_it_tests():
+    recipes = BUDGETS["laptop"].recipes
+    armd, mdlm = recipes["armd_0"].plan, recipes["mdlm_0"]
+    assert armd.curriculum.i_strided == recipes["ar_0"].steps == mdlm.steps // 10
+    assert armd.steps <= 1.2 * armd.curriculum.i_strided
+    same = ("corpus", "length", "vocab_size", "n_layer", "d_model", "batch_size", "learning_rate", "dropout")
+    for name in ("ar_0", "mdlm_0", "block_0"):
+        assert all(getattr(recipes[name], key) == getattr(recipes["armd_0"], key) for key in same)
+
+
+def test_a_table_shows_means_errors_ratios_and_conditions():
+    lines = (
+        Line("A", {"x": Cell(20.0, 0.5, ("how A",))}, "22.83"),
+        Line("B", {"x": Cell(19.0, 0.25, ("how B",), " (7.9 bits)"), "y": Cell(30.0, 1.0, ())}),
+    )
+    said = str(Table("Title", lines, "A"))
+    assert "20.00 +- 0.50 1.000 x" in said
+    assert "19.00 +- 0.25 0.950 x (7.9 bits)" in said
+    assert "30.00 +- 1.00" in said
+    assert said.endswith("A: how A\nB: how B")
+
+
+def test_a_curriculum_is_drawn_with_its_marks():
+    plan = BUDGETS["laptop"].recipes["armd_0"].plan
+    assert curriculum(plan.curriculum, plan.steps).alt == (
+        "Left to right for 90 steps; shuffled tokens grow from 1 to 8 until step 240; from step 600 of 720 on, "
+        "orders of 1, 2, 4, 8 streams."
+    )

@@ -1,0 +1,84 @@
+"""Laws of the training cockpit, without a browser: what it answers is what the run did."""
+
+import pytest
+import torch
+
+from armdlab.recipes import Recipe, Session
+from armdlab.widgets import training_cockpit
+from armdlab.widgets.training_cockpit import TrainingCockpit
+
+
+@pytest.fixture
+def cockpit(tmp_path):
+    (tmp_path / "cats.txt").write_text("\n\n".join(f"The cat number {i} sits on the mat." for i in range(200)))
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 32, "vocab_size": 280, "batch_size": 4}
+    session = Session.begin(Recipe(corpus=f"file:{tmp_path / 'cats.txt'}", steps=24, **sizes), tmp_path / "run")
+    cockpit = TrainingCockpit(session, scores=4)
+    cockpit.sent = []
+    cockpit.send = cockpit.sent.append
+    return cockpit
+
+
+def asked(cockpit, **content):
+    cockpit._asked(cockpit, content, [])
+    return cockpit.sent[-1]
+
+
+def test_answers_hold_every_step_once_and_end_at_the_end(cockpit):
+    steps = []
+    while cockpit.status != "finished":
+        answer = asked(cockpit, want="steps", budget_ms=20, ask=7)
+        assert answer["ask"] == 7
+        steps += [frame["step"] for frame in answer["frames"]]
+    assert steps == list(range(1, 25))
+    assert [frame["step"] for frame in cockpit.frames] == steps  # a view that opens later sees all
+    scored = [frame for frame in cockpit.frames if "nats" in frame]
+    assert scored[-1]["step"] == 24
+    assert scored[-1]["said"].startswith("perplexity ")
+    assert cockpit.frames[-1]["order"].endswith("streams")
+    assert asked(cockpit, want="steps", ask=8)["frames"] == []
+
+
+def test_its_meter_shows_the_lessons_of_the_curriculum(cockpit):
+    assert cockpit.plan["lessons"] == [
+        {"name": "left to right", "from": 0, "to": 3},
+        {"name": "shuffled", "from": 3, "to": 20},
+        {"name": "strided", "from": 20, "to": 24},
+    ]
+
+
+def test_stop_saves_and_a_new_cockpit_goes_on_from_there(cockpit):
+    cockpit.run_now(5)
+    answer = asked(cockpit, want="stop", ask=1)
+    assert (answer["status"], cockpit.status) == ("stopped", "stopped")
+    again = TrainingCockpit(Session.resume(cockpit.session.out))
+    assert again.plan["done"] == 5
+    assert repr(again) == "TrainingCockpit(step 5 of 24, ready)"
+    assert repr(again.run_now()) == "TrainingCockpit(step 24 of 24, finished)"
+
+
+def test_an_error_is_a_sentence_and_what_is_mended_goes_on(cockpit):
+    weight = cockpit.session.model.head.weight
+    good = weight.detach().clone()
+    with torch.no_grad():
+        weight[0] = float("nan")
+    assert asked(cockpit, want="steps", ask=1)["status"] == "failed"
+    assert cockpit.message.startswith("the loss of step 1 is nan; nothing was learnt from it")
+    assert "FloatingPointError" in cockpit.last_error
+    with torch.no_grad():
+        weight.copy_(good)
+    assert len(asked(cockpit, want="steps", budget_ms=0, ask=2)["frames"]) == 1
+    assert cockpit.message == ""
+
+
+def test_a_long_run_keeps_few_points_and_all_scores(cockpit, monkeypatch):
+    monkeypatch.setattr(training_cockpit, "MOST_POINTS", 10)
+    cockpit.run_now()
+    assert len(cockpit.frames) <= 14
+    assert [frame["step"] for frame in cockpit.frames if "nats" in frame][-1] == 24
+
+
+def test_what_the_model_writes_reaches_the_page_as_text_only():
+    source = (training_cockpit.HERE / "training_cockpit.js").read_text()
+    assert "innerHTML" not in source
+    assert "http" not in source.replace("http://www.w3.org/2000/svg", "")

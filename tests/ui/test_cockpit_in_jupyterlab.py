@@ -1,0 +1,109 @@
+"""Laws of the training cockpit in a browser: it plays, pauses, stops and saves, goes on, and survives a mistake."""
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+
+SHOTS = Path(os.environ.get("ARMDLAB_SCREENSHOTS", Path(__file__).parent / "screenshots"))
+STATUS = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
+CELL = """from pathlib import Path
+from armdlab.recipes import Recipe, Session
+from armdlab.widgets.training_cockpit import TrainingCockpit
+
+Path("cats.txt").write_text("\\n\\n".join(f"The cat number {i} <script>sits</script> on the mat." for i in range(300)))
+sizes = dict(length=32, n_layer=2, n_head=2, d_model=32, vocab_size=300, batch_size=4)
+recipe = Recipe(corpus="file:cats.txt", steps=150, **sizes)
+cockpit = TrainingCockpit(Session.begin(recipe, "run-" + THEME), scores=15)
+cockpit"""
+
+
+def put_notebook(url, token, name, cells):
+    """Write a notebook with these code cells into the server's folder."""
+    notebook = {
+        "cells": [
+            {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": c, "outputs": [], "execution_count": None}
+            for i, c in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    body = json.dumps({"type": "notebook", "format": "json", "content": notebook}).encode()
+    request = urllib.request.Request(f"{url}/api/contents/{name}?token={token}", body, method="PUT")
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def run_all(page):
+    page.wait_for_function(f"{STATUS} === 'idle'", timeout=60_000)
+    assert page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 'ran')") == "ran"
+
+
+def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
+    url, token, theme = jupyterlab
+    put_notebook(url, token, "cockpit.ipynb", [f"THEME = {theme!r}\n{CELL}"])
+    page.goto(f"{url}/lab/tree/cockpit.ipynb?reset&token={token}")
+    run_all(page)
+    cockpit = page.locator(".armdlab-cockpit")
+    cockpit.wait_for(timeout=60_000)
+    assert cockpit.get_attribute("data-theme") == theme
+
+    def fact(name):
+        return cockpit.locator(f"[data-fact='{name}']").inner_text()
+
+    def step():
+        return int(fact("step").split()[0])
+
+    assert step() == 0
+    cockpit.get_by_role("button", name="Play").focus()
+    page.keyboard.press("Enter")  # by keyboard, as by mouse
+    page.wait_for_function("document.querySelector('.armdlab-cockpit circle')", timeout=30_000)
+    cockpit.get_by_role("button", name="Pause").click()
+    page.wait_for_timeout(600)
+    paused = step()
+    page.wait_for_timeout(600)
+    assert 0 < step() == paused < 150
+    assert "nats a token" in fact("loss")
+    assert fact("order")
+    assert cockpit.locator("script").count() == 0  # what it writes is shown as text
+
+    cockpit.get_by_role("button", name="Go on").click()
+    page.wait_for_timeout(500)
+    cockpit.get_by_role("button", name="Stop and save").click()
+    page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'stopped'", timeout=20_000)
+    stopped = step()
+    saved = json.loads(
+        urllib.request.urlopen(f"{url}/files/run-{theme}/training.json?token={token}", timeout=10).read()
+    )
+    assert saved["step"] == stopped
+    SHOTS.mkdir(exist_ok=True)
+    cockpit.screenshot(path=SHOTS / f"cockpit-{theme}.png")
+
+    cockpit.get_by_role("button", name="Go on").click()
+    page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'finished'", timeout=60_000)
+    assert step() == 150
+    assert cockpit.get_by_role("button", name="Finished").is_disabled()
+    assert page.faults == []
+    assert page.outside == []
+
+
+def test_an_error_becomes_a_sentence_and_the_cockpit_stays_usable(page, jupyterlab):
+    url, token, theme = jupyterlab
+    ill = f"""THEME = {theme!r} + "-ill"
+{CELL.rsplit(chr(10), 1)[0]}
+import torch
+good = cockpit.session.model.head.weight.detach().clone()
+with torch.no_grad():
+    cockpit.session.model.head.weight[0] = float("nan")
+cockpit"""
+    put_notebook(url, token, "ill.ipynb", [ill])
+    page.goto(f"{url}/lab/tree/ill.ipynb?reset&token={token}")
+    run_all(page)
+    cockpit = page.locator(".armdlab-cockpit")
+    cockpit.wait_for(timeout=60_000)
+    cockpit.get_by_role("button", name="Play").click()
+    alert = cockpit.get_by_role("alert")
+    page.wait_for_function("document.querySelector('.armdlab-cockpit .alert').textContent", timeout=20_000)
+    assert alert.inner_text().startswith("the loss of step 1 is nan; nothing was learnt from it")
+    assert cockpit.get_by_role("button", name="Play").is_enabled()
+    assert page.faults == []
