@@ -218,7 +218,7 @@ def write(
                 screen.update(
                     terminal.lanes(lab, prompt, made, len(ids), n_new, streams, n_steps, seconds), refresh=True
                 )
-    text = lab.tokenizer.decode([made[p] for p in range(len(made))])
+    text = lab.read([made[p] for p in range(len(made))])
     facts = {"text": text, "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")

@@ -63,7 +63,7 @@ def _laptop() -> Budget:
     recipes["armd_512"] = replace(small, steps=720, length=512, batch_size=8)
     recipes["judge"] = replace(small, model="ar", steps=1500, n_layer=6, d_model=192, seed=1000, learning_rate=3e-3)
     writers = {"ar_0": (1,), "mdlm_0": (256, 67, 35), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
-    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 24)
+    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
 
 
 def _gpu() -> Budget:

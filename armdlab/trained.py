@@ -44,10 +44,16 @@ class Lab:
             how: `streams`, `temperature` and their kin, as `generate` takes them.
 
         Returns:
-            Prompt and continuation.
+            Prompt and continuation, up to the end of the text where the model made one.
         """
         length = length or self.model.config.max_length
-        return self.tokenizer.decode(self.tokens(prompt, length=length, **how)[0].tolist())
+        return self.read(self.tokens(prompt, length=length, **how)[0].tolist())
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Ids to text, up to the first end of a text: what a model makes behind it is padding, or another text."""
+        ids = list(ids)
+        end = self.tokenizer.end_of_text
+        return self.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)
 
     def export(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write what is needed to use the model, and not to train it on: weights, tokenizer, card.
@@ -61,9 +67,9 @@ class Lab:
         """
         folder, largest = Path(folder), torch.finfo(dtype).max
         for name, weight in self.model.named_parameters():
-            if weight.abs().max() > largest:
+            if weight.detach().abs().max() > largest:
                 raise ValueError(
-                    f"{name} holds {float(weight.abs().max()):g}, more than dtype={dtype} can; keep float32"
+                    f"{name} holds {float(weight.detach().abs().max()):g}, more than dtype={dtype} can; keep float32"
                 )
         self.model.save_pretrained(folder, dtype=dtype)
         self.tokenizer.save(folder)

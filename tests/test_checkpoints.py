@@ -203,3 +203,13 @@ def test_an_export_is_half_as_large_and_writes_the_same_text(tmp_path):
         ValueError, match=r"^head\.weight holds 100000, more than dtype=torch\.float16 can; keep float32$"
     ):
         load(tmp_path / "run").export(tmp_path / "small")
+
+
+def test_what_is_written_ends_where_its_text_ends(tmp_path):
+    tokenizer = Tokenizer.train(["some words of a text"] * 3, 300)
+    AR(ARMDConfig(tokenizer.vocab_size, 12, n_layer=2, n_head=2, d_model=16)).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    lab, words = load(tmp_path), tokenizer.encode("some words")
+    assert lab.read([*words, tokenizer.end_of_text, *words]) == "some words"
+    assert lab.read(words) == "some words"
+    assert "<|endoftext|>" not in lab.write("some", seed=0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armdlab import GenerationOrder
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum, known_around_spans, seeded
 
 PLAN = Curriculum(length=16, i_ar=10, i_perm=40, i_strided=60, rho=8, streams=(1, 2, 4), seed=3)
 
@@ -49,6 +49,65 @@ def test_every_number_of_streams_is_drawn_about_equally_often():
     assert all(abs(drawn.count(n) - 200) < 47 for n in expected)  # four standard deviations
 
 
+MIXED = Curriculum(
+    length=16,
+    i_ar=0,
+    i_perm=0,
+    i_strided=0,
+    rho=4,
+    streams=(2, 4),
+    mixture=(("left to right", 1.0), ("shuffled", 1.0), ("strided", 2.0), ("random", 1.0), ("infilling", 3.0)),
+)
+
+
+def test_a_mixture_draws_each_family_by_its_weight_and_its_orders_are_of_that_family():
+    families = [MIXED.family(step) for step in range(1600)]
+    for family, weight in MIXED.mixture:
+        expected = 1600 * weight / 8
+        assert abs(families.count(family) - expected) < 4 * (expected * (1 - weight / 8)) ** 0.5, family
+    for step in range(60):
+        order, family = MIXED.order(step, 3), MIXED.family(step)
+        assert order == MIXED.order(step, 3)
+        if family == "left to right":
+            assert order.is_left_to_right
+        elif family == "shuffled":
+            assert (order.positions != torch.arange(16)).sum(-1).max() <= 4
+        elif family == "strided":
+            assert order == GenerationOrder.strided(16, MIXED.n_streams(step))
+        else:
+            assert order.is_sequential
+            assert order.is_batched
+    assert MIXED.phase(0) == "mixture"
+    assert MIXED.in_words(families.index("random")) == "random"
+
+
+def test_infilling_leaves_an_eighth_to_a_half_open_in_spans_and_reads_the_rest_first():
+    known = known_around_spans(64, 200, seeded(1))
+    n_open = (~known).sum(-1)
+    assert n_open.min() >= 1
+    assert n_open.max() <= 33  # half, and the rounding of three spans
+    starts = (known[:, :-1] & ~known[:, 1:]).sum(-1) + ~known[:, 0]
+    assert starts.max() == 3
+    assert starts.min() == 1
+    order = GenerationOrder.infilling(known)
+    first = torch.gather(known, 1, order.positions)
+    assert (first.int().diff(dim=-1) <= 0).all()  # all that is given, then all that is not
+
+
+def test_left_to_right_alone_never_ends():
+    plan = Curriculum.left_to_right(16)
+    assert {plan.phase(step) for step in (0, 10**6, 10**9)} == {"left to right"}
+    assert plan.order(10**9, 2).is_left_to_right
+
+
+def test_streams_take_at_most_a_fifth_of_what_went_before():
+    for steps in (12, 100, 720, 8640):
+        plan = Curriculum.for_steps(steps, 256)
+        assert abs((steps - plan.i_strided) - 0.2 * plan.i_strided) <= 1
+        assert plan.streams == (1, 2, 4, 8)
+        assert plan.rho == 8  # the paper's 32 of 1024
+
+
 def test_streams_of_chance_of_neighbouring_steps_have_nothing_in_common():
     drawn = torch.stack([torch.rand(64, generator=seeded(0, step)) for step in range(200)])
     correlation = torch.corrcoef(drawn).fill_diagonal_(0)
@@ -69,6 +128,17 @@ def test_any_number_of_steps_makes_a_curriculum(steps, length):
         ({"i_ar": 50}, "i_ar=50, i_perm=40, i_strided=60 must not be negative or fall"),
         ({"rho": 17}, "rho=17 positions cannot be shuffled; choose 0 to length=16"),
         ({"streams": (3,)}, "streams=3 does not divide length=16; try 2 or 4"),
+        (
+            {"mixture": (("strided", 1.0), ("backwards", 1.0))},
+            "mixture holds 'backwards' with weight 1.0; weigh above 0 any of left to right, shuffled, strided, random, "
+            "infilling",
+        ),
+        (
+            {"mixture": (("strided", 0.0),)},
+            "mixture holds 'strided' with weight 0.0; weigh above 0 any of left to right, shuffled, strided, random, "
+            "infilling",
+        ),
+        ({"mixture": ()}, "mixture is empty; name at least one of left to right, shuffled, strided, random, infilling"),
         ({"streams": ()}, "streams is empty; name at least one number of streams, such as (1, 2, 4)"),
     ],
 )

@@ -78,7 +78,7 @@ function render({ model, el }) {
     make(picture, "text", { x: 790, y: 214, "text-anchor": "end" }, "step");
     make(picture, "text", { x: 46, y: 214 }, "nats a token: line while training, dots held out");
     const points = all.map((frame) => `${x(frame.step).toFixed(1)},${y(frame.loss).toFixed(1)}`).join(" ");
-    make(picture, "polyline", { points, fill: "none", stroke: "#0072B2", "stroke-width": 2 });
+    make(picture, "polyline", { points, fill: "none", stroke: "var(--curve)", "stroke-width": 2 });
     for (const frame of scored) {
       const dot = make(picture, "circle", { cx: x(frame.step), cy: y(frame.nats), r: 5, fill: "#D55E00" });
       make(dot, "title", {}, `step ${frame.step}: ${frame.said}`);

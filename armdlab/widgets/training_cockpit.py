@@ -43,6 +43,7 @@ class TrainingCockpit(anywidget.AnyWidget):
     def __init__(self, session: Session, *, scores: int = 10) -> None:
         self.session, self.last_error, self._scores = session, "", scores
         self._moments: Iterator[Moment] | None = None
+        self._failed: int | None = None  # the run of the view that ended in an error
         self._one_at_a_time = threading.Lock()  # ipykernel 7 answers two messages on two threads
         self._seen: list[dict[str, Any]] = []
         training = session.training.plan
@@ -78,7 +79,7 @@ class TrainingCockpit(anywidget.AnyWidget):
         with self._one_at_a_time:
             try:
                 frames = []
-                if content.get("want") == "steps":
+                if content.get("want") == "steps" and content.get("ask") != self._failed:
                     frames = self._advance(content.get("budget_ms", 80) / 1000)
                     self._keep(frames)
                 elif content.get("want") == "stop":
@@ -86,13 +87,13 @@ class TrainingCockpit(anywidget.AnyWidget):
                 answer = {"frames": frames, "status": self.status}
             except Exception as error:
                 self.last_error = traceback.format_exc()
+                self._failed = content.get("ask")  # what was asked in the same breath would fail again
                 self._moments, self.status, self.message = None, "ready", str(error)
                 answer = {"frames": [], "status": "failed"}
         self.send(answer | {"ask": content.get("ask")})
 
     def _advance(self, seconds: float) -> list[dict[str, Any]]:
         """Train for about that long, at least one step: what there is to see."""
-        self.message = ""
         if self._moments is None:
             self._moments, self.status = self.session.watch(scores=self._scores), "training"
         frames, until = [], time.perf_counter() + seconds
@@ -101,6 +102,7 @@ class TrainingCockpit(anywidget.AnyWidget):
             if moment is None:
                 self.status, self._moments = "finished", None
                 break
+            self.message = ""
             frames.append(self._frame(moment))
             if time.perf_counter() >= until or moment.figure is not None:
                 break
