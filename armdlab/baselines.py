@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from armdlab.masks import Mask, Masks
+from armdlab.masks import ALL_VISIBLE, Mask, Masks
 from armdlab.model import ARMD, ARMDConfig, KVCache, Transformer, attend, causal_layer
 from armdlab.orders import UNKNOWN, GenerationOrder
 
@@ -84,9 +84,10 @@ class BlockDiffusion(Transformer):
         Raises:
             ValueError: as `ARMD`, or if the order leaves a block of the model unfinished.
         """
-        order = self.check_order(tokens, order).to(tokens.device)
         if is_masked is not None:
+            self.check_tokens(tokens)
             return self._denoise(tokens, is_masked)
+        order = self.check_order(tokens, order).to(tokens.device)
         turns = self.turns(order)
         logits = self._denoise(tokens, (turns >= 0).expand_as(tokens))
         for turn in range(1, int(turns.max()) + 1):
@@ -116,8 +117,10 @@ class BlockDiffusion(Transformer):
     def _denoise(self, tokens: Tensor, is_masked: Tensor) -> Tensor:
         at = torch.arange(tokens.shape[1], device=tokens.device)
         blocks = at // self.block_size
-        n_clean = int(blocks[-1]) * self.block_size  # nothing reads the last block's clean copy
-        masks = Masks.two_copies(F.pad(blocks[:n_clean], (1, 0), value=-1), blocks)
+        n_clean = (
+            (tokens.shape[1] - 1) // self.block_size * self.block_size
+        )  # nothing reads the last block's clean copy
+        masks = Masks.two_copies(F.pad(blocks[:n_clean], (1, 0), value=-1), blocks) if n_clean else ALL_VISIBLE
         noisy = tokens.masked_fill(is_masked, UNKNOWN)
         return self.head(self.hidden(tokens[:, :n_clean], at[:n_clean], at, masks, noisy=noisy))
 

@@ -126,8 +126,6 @@ class Masks:
             evidence: int64 (E,), the block of each clean row; -1 for BOS.
             targets: int64 (T,), the block of each noisy row.
         """
-        if targets[0] == targets[-1]:
-            return ALL_VISIBLE  # one block: nothing is hidden, nothing clean comes before it but BOS
         own_block = targets.unsqueeze(-1) == targets.unsqueeze(-2)
         between = cls.between(evidence, targets)
         return cls(between.evidence_to_evidence, between.target_to_evidence, Mask(own_block))

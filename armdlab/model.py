@@ -237,6 +237,17 @@ class Transformer(nn.Module, Checkpointed):
 
     def check_order(self, tokens: Tensor, order: GenerationOrder | None) -> GenerationOrder:
         """Return the order (left to right if None), or say why tokens and order do not fit this model."""
+        self.check_tokens(tokens)
+        order = order or GenerationOrder.left_to_right(tokens.shape[-1])
+        if order.length != tokens.shape[-1] or (order.is_batched and len(order.positions) != len(tokens)):
+            raise ValueError(
+                f"order has positions {tuple(order.positions.shape)} but tokens are {tuple(tokens.shape)}; "
+                "give one order (N,) for all rows, or one (B, N) for each"
+            )
+        return order
+
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Say why tokens do not fit this model, if they do not; ids are looked at on a CPU only."""
         limit, vocabulary = self.config.max_length, self.config.vocab_size
         if tokens.dim() != 2 or tokens.dtype != torch.int64 or not 1 <= tokens.shape[-1] <= limit:
             raise ValueError(
@@ -248,13 +259,6 @@ class Transformer(nn.Module, Checkpointed):
                 f"tokens holds ids from {tokens.min()} to {tokens.max()}; this model knows 0 to {vocabulary - 1}: "
                 "encode the text with the tokenizer that was saved beside the model"
             )
-        order = order or GenerationOrder.left_to_right(tokens.shape[-1])
-        if order.length != tokens.shape[-1] or (order.is_batched and len(order.positions) != len(tokens)):
-            raise ValueError(
-                f"order has positions {tuple(order.positions.shape)} but tokens are {tuple(tokens.shape)}; "
-                "give one order (N,) for all rows, or one (B, N) for each"
-            )
-        return order
 
     def embed(self, tokens: Tensor, positions: Tensor, *, with_bos: bool) -> tuple[Tensor, Tensor]:
         """Turn int64 tokens (B, n) at text positions (n,) or (B, n) into rows (B, n, D) at inner positions.

@@ -145,7 +145,8 @@ def diffusion_bound(
     B, N = tokens.shape
     block_size = getattr(model, "module", model).block_size  # of several processes, the model is wrapped
     block_of = torch.arange(N) // block_size
-    sizes = torch.bincount(block_of)
+    sizes = torch.full((-(-N // block_size),), block_size)
+    sizes[-1] = N - (len(sizes) - 1) * block_size  # the last block may be shorter
     n = B * len(sizes)
     time = (torch.rand((), generator=generator) + torch.arange(n) / n).remainder(1).view(B, -1)
     n_masked = (time * sizes).long().clamp(max=sizes - 1) + 1  # (B, blocks)

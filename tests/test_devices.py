@@ -56,7 +56,8 @@ keep.fallback(torch.library.fallthrough_kernel)
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.masks import ALL_VISIBLE
 from armdlab.model import KVCache
-from armdlab.objectives import nll
+from armdlab.baselines import MDLM, BlockDiffusion
+from armdlab.objectives import diffusion_bound, nll
 
 config = ARMDConfig(7, 8, n_layer=3, n_head=2, d_model=16)
 orders = [
@@ -80,16 +81,30 @@ def to(self, device):
     return out
 
 GenerationOrder.to = to
+
+
+def move(model):
+    for module in model.modules():
+        for name, value in list(module._parameters.items()):
+            if value is not None:
+                fake = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
+                module._parameters[name] = torch.nn.Parameter(fake)
+        for name, value in list(module._buffers.items()):
+            module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
+
+
+for model in (MDLM(config), BlockDiffusion(config, 3)):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        move(model)
+        tokens = torch.empty(2, 8, dtype=torch.int64, device="fakegpu")
+        loss = diffusion_bound(model, tokens)
+        assert loss.device.type == "fakegpu", loss.device
+        loss.backward()
+
 for cls in (AR, ARMD):
     model = cls(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in model.modules():
-            for name, value in list(module._parameters.items()):
-                if value is not None:
-                    fake = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
-                    module._parameters[name] = torch.nn.Parameter(fake)
-            for name, value in list(module._buffers.items()):
-                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device="fakegpu")
+        move(model)
         if PLANT:
             model.rotary.cos = torch.empty(9, 4)
         tokens = torch.empty(2, 8, dtype=torch.int64, device="fakegpu")
