@@ -28,10 +28,10 @@ _CARD = """---
 ---
 # A model from armdlab
 
-    from armdlab import ARMD
-    model = ARMD.from_pretrained("this folder, or its name on the Hub")
+    import armdlab
+    lab = armdlab.load("this folder")  # model, tokenizer, and the card that says how it was made
 
-Auto-Regressive Masked Diffusion: Karami and Ghodsi, arXiv 2601.16971.
+A model for the study of Auto-Regressive Masked Diffusion (Karami and Ghodsi, arXiv 2601.16971), or one of its baselines.
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from armdlab.curriculum import Curriculum
 from armdlab.figures import INK, PALETTE, Picture
@@ -61,6 +62,8 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str =
         axes.set_xlabel(label)
         axes.grid(visible=True, which="both", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    for which in (by_step.yaxis.set_major_formatter, by_step.yaxis.set_minor_formatter):
+        which(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "1235" else ""))
     by_step.set_ylabel("perplexity; of mdlm and block a bound")
     by_step.legend(frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -86,14 +89,15 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
     axes.plot(list(shown), [plan.n_shuffled(step) for step in shown], color=PALETTE[5], label="shuffled tokens")
     strided = [step for step in range(last, steps, every) if plan.family(step) == "strided"]
     axes.scatter(strided, [plan.n_streams(step) for step in strided], s=8, color=PALETTE[6], label="streams S")
+    axes.set_ylim(-0.5, 1.25 * max(plan.rho, *plan.streams))
     for step, name in ((plan.i_ar, "i_AR"), (plan.i_perm, "i_perm"), (plan.i_strided, "streams begin")):
         if step < steps:
             axes.axvline(step, color=INK, linewidth=0.8, linestyle=":")
-            axes.annotate(name, (step, axes.get_ylim()[1]), fontsize=8, ha="left", va="top", color=INK)
+            axes.annotate(f" {name}", (step, axes.get_ylim()[1]), fontsize=8, ha="left", va="top", color=INK)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("number of tokens or streams")
     axes.set_title("The curriculum: left to right, then shuffled, then in streams", fontsize=10, loc="left")
-    axes.legend(frameon=False, loc="center left")
+    axes.legend(frameon=False, loc="center", bbox_to_anchor=(0.6, 0.4))
     axes.spines[["top", "right"]].set_visible(False)
     alt = (
         f"Left to right for {min(plan.i_ar, steps):,} steps; shuffled tokens grow from 1 to {plan.rho} until step "
