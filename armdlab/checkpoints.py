@@ -31,7 +31,7 @@ _CARD = """---
     import armdlab
     lab = armdlab.load("this folder")  # model, tokenizer, and the card that says how it was made
 
-A model for the study of Auto-Regressive Masked Diffusion (Karami and Ghodsi, arXiv 2601.16971), or one of its baselines.
+A model for the study of Auto-Regressive Masked Diffusion (Karami and Ghodsi, arXiv 2601.16971), or a baseline of it.
 """
 
 
