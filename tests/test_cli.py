@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from armdlab.cli import main
 from armdlab.doctor import Finding, examine
+from armdlab.recipes import Recipe
+from armdlab.reproduce import BUDGETS, Budget
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the {place}."
@@ -184,6 +187,12 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
         (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
+        (["reproduce", "table9"], "error: table='table9' is unknown; choose table1, table2, table3"),
+        (["reproduce", "table1", "--budget", "phone"], "error: budget='phone' is unknown; choose laptop, gpu"),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--model", "gpt"],
+            "error: model='gpt' is unknown; choose armd, ar",
+        ),
         (["evaluate", "{model}", "--streams", "5"], "error: streams=5 does not divide length=32; try 4 or 8"),
     ],
 )
@@ -209,7 +218,7 @@ def test_a_mistake_leaves_a_fresh_process_with_code_2_and_no_traceback(tmp_path)
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "reproduce", "export", "doctor"])
 def test_help_shows_examples(command, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["armdlab", command, "--help"])
     with pytest.raises(SystemExit) as ended:
@@ -234,3 +243,31 @@ def test_doctor_names_what_is_missing_and_the_mend(monkeypatch):
     assert ill.keys() == {"nonesuch", "torch", "disk", "ipywidgets in JupyterLab", "anywidget in JupyterLab"}
     assert ill["nonesuch"] == Finding("nonesuch", False, "not installed", "pip install 'nonesuch>=3'")
     assert ill["torch"].mend == "pip install 'torch>=99'"
+
+
+def test_a_table_is_printed_and_written_with_its_figures(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cats.txt").write_text(TEXT)
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 16, "vocab_size": 280, "batch_size": 2}
+    small = Recipe(corpus=f"file:{tmp_path / 'cats.txt'}", steps=6, **sizes)
+    recipes = {"armd_0": small, "ar_0": replace(small, model="ar", steps=5)}
+    recipes |= {"mdlm_0": replace(small, model="mdlm"), "block_0": replace(small, model="block")}
+    tiny = Budget("laptop", recipes, small.corpus, (), {}, "ar_0", 2, 1, 2)
+    monkeypatch.setitem(BUDGETS, "laptop", tiny)
+    monkeypatch.setattr("sys.argv", ["armdlab", "reproduce", "table3", "--out", str(tmp_path / "runs"), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    facts = json.loads(said.out)
+    assert facts == json.loads((tmp_path / "runs" / "table3.json").read_text())
+    assert facts["lines"][0]["name"] == "AR, 5 steps"
+    for name in ("table3.png", "table3_curves.png"):
+        assert (tmp_path / "runs" / name).read_bytes().startswith(b"\x89PNG")
+    assert said.err.count("it writes:") >= 4  # each run was watched
+
+
+def test_an_export_says_how_large_it_is(trained, tmp_path):
+    run = armdlab("export", trained[0] / "model", tmp_path / "small")
+    assert run.returncode == 0, run.stderr
+    assert "MiB in" in run.stderr
+    assert armdlab("generate", tmp_path / "small", "--tokens", 4, "--seed", 1).returncode == 0
