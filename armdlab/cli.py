@@ -78,6 +78,7 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
+    fine_tuning: Annotated[float, typer.Option(help="Share of it at which the strided lesson starts.")] = 1.0,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,
     streams: Annotated[
@@ -124,6 +125,7 @@ def train(
         dropout=dropout,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        fine_tuning=fine_tuning,
         rho=rho,
         streams=tuple(streams) if streams else None,
         block_size=block_size,

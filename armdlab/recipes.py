@@ -52,6 +52,7 @@ class Recipe:
         batch_size: rows at each step, B.
         micro_batch_size: rows in one pass; None for all.
         learning_rate: at the top of the schedule.
+        fine_tuning: share of `learning_rate` at which the schedule of the strided lesson starts.
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
@@ -78,6 +79,7 @@ class Recipe:
     batch_size: int = 16
     micro_batch_size: int | None = None
     learning_rate: float = 2e-3
+    fine_tuning: float = 1.0
     bf16: bool = False
     rho: int | None = None
     streams: tuple[int, ...] | None = None
@@ -110,6 +112,7 @@ class Recipe:
             self.batch_size,
             self.micro_batch_size,
             self.learning_rate,
+            self.fine_tuning,
             seed=self.seed,
             bf16=self.bf16,
         )

@@ -56,13 +56,15 @@ class Budget:
 def _laptop() -> Budget:
     small = Recipe(corpus="kjv", d_position=40, dropout=0.0, bf16=True, learning_rate=4e-3)
     seeds = range(2)
-    recipes = {f"armd_{seed}": replace(small, steps=720, seed=seed) for seed in seeds}
+    # Eight streams, the hardest to learn, are drawn twice as often as the others: 15.8 % dearer than one, not 17.3 %
+    tuned = replace(small, steps=720, streams=(1, 2, 4, 8, 8))
+    recipes = {f"armd_{seed}": replace(tuned, seed=seed) for seed in seeds}
     recipes |= {f"ar_{seed}": replace(small, model="ar", steps=600, seed=seed) for seed in seeds}
     recipes["mdlm_0"] = replace(small, model="mdlm", steps=6000)
     recipes["block_0"] = replace(small, model="block", steps=600)
-    recipes["armd_512"] = replace(small, steps=720, length=512, batch_size=8)
+    recipes["armd_512"] = replace(tuned, length=512, batch_size=8)
     recipes["judge"] = replace(small, model="ar", steps=1500, n_layer=6, d_model=192, seed=1000, learning_rate=3e-3)
-    writers = {"ar_0": (1,), "mdlm_0": (256, 67, 35), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
+    writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
     return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
 
 

@@ -42,7 +42,8 @@ class Plan:
         micro_batch_size: rows in one pass, where a whole batch does not fit in memory; None for all. It changes
             figures by rounding (and by dropout) only.
         learning_rate: at the top of the schedule.
-        fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`.
+        fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`;
+            all of it beats a half for every number of streams, and left to right (tests/benchmarks/README.md).
         warm_up: share of the steps over which the learning rate grows; then it falls as a cosine to a tenth.
         weight_decay: on matrices only.
         clip: largest norm of the gradient.
@@ -58,7 +59,7 @@ class Plan:
     batch_size: int = 16
     micro_batch_size: int | None = None
     learning_rate: float = 2e-3
-    fine_tuning: float = 0.5
+    fine_tuning: float = 1.0
     warm_up: float = 0.05
     weight_decay: float = 0.1
     clip: float = 1.0

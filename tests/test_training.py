@@ -95,9 +95,9 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine_to_a_tenth():
     assert rates[99] == pytest.approx(0.001, rel=0.01)
 
 
-def test_the_learning_rate_starts_anew_at_half_where_streams_begin():
+def test_the_learning_rate_starts_anew_where_streams_begin():
     curriculum = Curriculum(16, 10, 40, 80, rho=2)
-    ours = Plan(100, curriculum, batch_size=4, learning_rate=0.01)
+    ours = Plan(100, curriculum, batch_size=4, learning_rate=0.01, fine_tuning=0.5)
     baseline = Plan(80, Curriculum.left_to_right(16), batch_size=4, learning_rate=0.01)
     assert [ours.rate(step) for step in range(80)] == [baseline.rate(step) for step in range(80)]
     assert ours.rate(80) == pytest.approx(0.005)
