@@ -270,6 +270,8 @@ def table3(runs: Runs) -> Table:
     labs = {name: runs[name] for group in names.values() for name in group}
     text, said = _held_out(budget.test, labs[names["ar"][0]], length)
 
+    runs.say(f"scoring {len(labs)} models on {said}")
+
     def score(model: str, **how: int) -> Cell:
         return _cell(likelihood(labs[name].model, text, length, name=said, **how) for name in names[model])
 
@@ -312,6 +314,7 @@ def table1(runs: Runs) -> Table:
     length = labs["ar"].model.config.max_length
     cells: dict[str, dict[str, Cell]] = {model: {} for model in labs}
     for corpus in budget.zero_shot:
+        runs.say(f"scoring on {corpus}")
         text, said = _held_out(corpus, labs["ar"], length)
         for model, lab in labs.items():
             figure = bound if model == "mdlm" else likelihood
@@ -345,6 +348,7 @@ def table2(runs: Runs) -> Table:
         writer = runs[run]
         for count in counts:
             is_diffusion = run.startswith("mdlm")
+            runs.say(f"{run} writes {budget.n_samples} texts in {count} {'steps' if is_diffusion else 'streams'}")
             found = generated(
                 writer,
                 judge,
