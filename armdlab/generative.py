@@ -108,7 +108,7 @@ def generated(
         judge: what judges: a left-to-right model, better than the writer, and trained apart from it.
         streams: number of parallel streams S of the writer.
         steps: of masked diffusion: denoising steps T of ancestral sampling, of each block; then `streams` must be 1.
-        length: tokens in a sample; None for the longest that both can hold.
+        length: tokens in a sample; None for the longest that the writer can hold.
         n_samples: number of samples.
         temperature: divides the writer's logits.
         top_p: nucleus that the writer is cut to; None for everything.
@@ -124,7 +124,7 @@ def generated(
             f"steps={steps} with streams={streams} for {type(writer.model).__name__}: steps are for masked diffusion "
             "alone, in place of streams"
         )
-    length = length or min(writer.model.config.max_length, judge.model.config.max_length)
+    length = length or writer.model.config.max_length
     order_of, order = _orders(writer.model, length, streams, steps, seed)
     rows, own, n_calls = [], 0.0, 0
     for i, start in enumerate(range(0, n_samples, batch_size)):
@@ -164,7 +164,7 @@ def generated(
         temperature=temperature,
         top_p=1.0 if top_p is None else top_p,
         seed=seed,
-        judge=_in_words(judge),
+        judge=f"{_in_words(judge)}, in rows of {judge.model.config.max_length}",
         ids="raw ids" if same_ids else "retokenised",
         precision=precision_of(writer.model),
     )
@@ -190,17 +190,22 @@ def _orders(
 
 @torch.no_grad()
 def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tensor, Tensor]:
-    """Nats that the judge pays for each row, and how many tokens it has: twice float64 (R,)."""
+    """Nats that the judge pays for each row, and how many tokens it has: twice float64 (R,).
+
+    What is longer than the judge can read it reads in neighbouring parts, as held-out text is scored.
+    """
     device, limit = judge.model.bos.device, judge.model.config.max_length
     sums = torch.zeros(len(rows), dtype=torch.float64)
-    by_length: dict[int, list[int]] = {}
+    by_length: dict[int, list[tuple[int, Tensor]]] = {}
     for i, row in enumerate(rows):
-        by_length.setdefault(min(len(row), limit), []).append(i)
-    for length, members in by_length.items():
-        for part in torch.tensor(members).split(batch_size):
-            batch = torch.stack([rows[i][:length] for i in part.tolist()]).to(device)
-            sums[part] = nll(judge.model, batch, None, "none").double().sum(-1).cpu()
-    return sums, torch.tensor([min(len(row), limit) for row in rows], dtype=torch.float64)
+        for part in row.split(limit):
+            by_length.setdefault(len(part), []).append((i, part))
+    for parts in by_length.values():
+        for start in range(0, len(parts), batch_size):
+            members, texts = zip(*parts[start : start + batch_size], strict=True)
+            nats = nll(judge.model, torch.stack(texts).to(device), None, "none").double().sum(-1).cpu()
+            sums.index_add_(0, torch.tensor(members), nats)
+    return sums, torch.tensor([len(row) for row in rows], dtype=torch.float64)
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> Tensor:

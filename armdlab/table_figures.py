@@ -102,6 +102,6 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
     alt = (
         f"Left to right for {min(plan.i_ar, steps):,} steps; shuffled tokens grow from 1 to {plan.rho} until step "
         f"{min(plan.i_perm, steps):,}; from step {min(plan.i_strided, steps):,} of {steps:,} on, orders of "
-        f"{', '.join(map(str, plan.streams))} streams."
+        f"{', '.join(map(str, dict.fromkeys(plan.streams)))} streams."
     )
     return Picture.of(figure, alt)

@@ -74,7 +74,7 @@ def sparkline(values: list[float], width: int) -> str:
     """Draw numbers as a line of blocks, each column the mean of its share of them.
 
     >>> sparkline([3, 2, 1, 0], 4)
-    '█▆▃▁'
+    '█▅▃▁'
     """
     width = min(width, len(values))
     bounds = [round(i * len(values) / width) for i in range(width + 1)] if width else []

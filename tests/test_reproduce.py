@@ -81,7 +81,7 @@ def test_a_generative_figure_states_its_conditions(runs):
         r"^MDLM of 0\.\d\d M parameters trained on file:\S+, 8 ancestral steps: generative perplexity [\d.]+ \(",
         r" nats or [\d.]+ bits a token\), entropy [\d.]+ \+- [\d.]+ nats or [\d.]+ bits a token; by itself [\d.]+ nats",
         r"distinct-1 [\d.]+, distinct-2",
-        r"Judge: AR of 0\.\d\d M parameters trained on file:\S+, raw ids, exp of the mean over all tokens",
+        r"Judge: AR of 0\.\d\d M parameters trained on file:\S+, in rows of 32, raw ids, exp of the mean over all tokens",
         r"3 samples of 16 tokens in [1-8] network calls a batch, temperature 1, nucleus p 0\.9, seed 0",
         r"network in float32, chance in float64$",
     ):
@@ -92,6 +92,16 @@ def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_p
     other = replace(budget, recipes={"judge": replace(budget.recipes["judge"], vocab_size=280)})
     judge = Runs(other, tmp_path, train)["judge"]
     assert generated(runs["ar_0"], judge, n_samples=2).ids == "retokenised"
+
+
+def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows(runs):
+    writer, judge = runs["armd_32"], runs["ar_0"]
+    found = generated(writer, judge, n_samples=2, seed=1)
+    text = generate(writer.model, length=32, batch_size=2, seed=seeded(1, 0).initial_seed())
+    with torch.no_grad():
+        nats = nll(judge.model, text.view(4, 16), None, "none").double()
+    assert found.nats_per_token == pytest.approx(float(nats.mean()), abs=1e-6)
+    assert "in rows of 16, raw ids" in str(found)
 
 
 def test_steps_are_for_masked_diffusion_alone(runs):

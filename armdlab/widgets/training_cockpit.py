@@ -28,8 +28,6 @@ class TrainingCockpit(anywidget.AnyWidget):
     Args:
         session: what is trained; go on with one that was stopped by `Session.resume`.
         scores: how often held-out text is scored and a sample written, evenly over the run.
-
-    >>> TrainingCockpit(Session.begin(recipe, "runs/mine"))  # doctest: +SKIP
     """
 
     _esm = HERE / "training_cockpit.js"
