@@ -97,7 +97,7 @@ def train(
 
         armdlab train --corpus file:novel.txt --steps 2000 --out runs/novel --seed 7
 
-        armdlab train --corpus file:novel.txt --out runs/novel --resume
+        armdlab train --out runs/novel --resume
 
         armdlab train --model mdlm --corpus tales:50000 --minutes 10 --out runs/tales_mdlm
     """
@@ -115,7 +115,7 @@ def train(
     recipe = Recipe(
         model=model,
         corpus=corpus,
-        steps=steps or 1,
+        steps=1 if steps is None else steps,
         length=length,
         layout=layout,
         vocab_size=vocab_size,
@@ -255,10 +255,12 @@ def evaluate(
     if isinstance(lab.model, AR):
         counts = [1]
     if isinstance(lab.model, BlockDiffusion):
-        progress.print(f"scoring {len(text.ids):,} tokens of {name} by the bound, and some in random orders")
-        steps = (length, length // 4)
+        progress.print(f"scoring {len(text.ids):,} tokens of {name} by the bound")
+        size = min(lab.model.block_size, length)
+        steps = tuple(dict.fromkeys((size, max(1, size // 4))))  # of each block
         found = [bound(lab.model, text, length, name=said_of)]
-        found += [any_order(lab.model, text, length, n_rows=16, n_orders=4, name=said_of)]
+        if size == length:  # block diffusion cannot follow any order
+            found += [any_order(lab.model, text, length, n_rows=16, n_orders=4, name=said_of)]
     else:
         counts, found = streams or counts, []
         for count in counts:

@@ -77,7 +77,7 @@ class Likelihood(Figure):
     nats_per_character: float = math.nan
 
     def __str__(self) -> str:
-        more = f", {self.nats_per_character:.4f} nats a character"
+        more = "" if math.isnan(self.nats_per_character) else f", {self.nats_per_character:.4f} nats a character"
         return f"perplexity {self.perplexity:.2f} {self._said('exact', more)}"
 
 
@@ -144,7 +144,7 @@ def likelihood(
             total += float(nll(model, rest[None].to(device), fitting, "sum").double())
     n_tokens = whole.numel() + len(rest)
     error = float(sums.std() / length / math.sqrt(n_whole)) if n_whole > 1 else math.nan
-    per_character = total / text.n_characters * len(text.ids) / n_tokens
+    per_character = total / text.n_characters * len(text.ids) / n_tokens if text.n_characters else math.nan
     return Likelihood(total / n_tokens, error, n_tokens, length, said, **how, nats_per_character=per_character)
 
 
@@ -260,12 +260,17 @@ def bound(
     Raises:
         ValueError: if the text has no row.
     """
+    if samples < 1:
+        raise ValueError(f"samples={samples} must be at least 1; 8 is a good start")
     rows = whole_rows(text, length)
-    sums = bounds_of_rows(model, rows, samples=samples, batch_size=batch_size, seed=seed)
+    sums = bounds_of_rows(model, rows, samples=samples, batch_size=batch_size, seed=seed).sum(-1)
     counts = n_text_tokens(text, rows)
     mean, error = ratio_of_sums(sums, counts)
     layout = text.layout if isinstance(text, Rows) else ""
-    sizes = (int(counts.sum()), length, "mean over random orders", layout, name, precision_of(model))
+    inside = "" if model.block_size >= length else f" inside blocks of {model.block_size}, left to right"
+    order = f"mean over random orders{inside} (seed {seed})"
+    order += ", all padding paid for" if layout else ""
+    sizes = (int(counts.sum()), length, order, layout, name, precision_of(model))
     return Bound(mean, error, *sizes, samples=samples)
 
 
@@ -273,13 +278,13 @@ def bound(
 def bounds_of_rows(
     model: BlockDiffusion, rows: Tensor, *, samples: int = 8, batch_size: int = 16, seed: int = 0
 ) -> Tensor:
-    """The bound of each of some rows int64 (R, N), all its tokens together: float64 (R,), nats; as `bound` explains."""
-    sums = torch.zeros(len(rows), dtype=torch.float64)
+    """The bound of each token of some rows int64 (R, N): float64 (R, N), nats; as `bound` explains."""
+    sums = torch.zeros(rows.shape, dtype=torch.float64)
     with _evaluating(model) as device:
         for sample in range(samples):
             for i, batch in enumerate(rows.split(batch_size)):
                 nats = diffusion_bound(model, batch.to(device), generator=seeded(seed, sample, i), reduction="none")
-                sums[i * batch_size : i * batch_size + len(batch)] += nats.double().sum(-1).cpu() / samples
+                sums[i * batch_size : i * batch_size + len(batch)] += nats.double().cpu() / samples
     return sums
 
 
@@ -335,9 +340,7 @@ def any_order(
     """
     if n_orders < 1:
         raise ValueError(f"n_orders={n_orders} must be at least 1; 8 is a good start")
-    rows = whole_rows(text, length)
-    if n_rows is not None and n_rows < len(rows):
-        rows = rows[torch.linspace(0, len(rows) - 1, n_rows).round().long()]
+    rows = whole_rows(text, length) if n_rows is None else spread_rows(text, length, n_rows)
     logs = torch.zeros(n_orders, len(rows), dtype=torch.float64)
     with _evaluating(model) as device:
         for k in range(n_orders):
@@ -357,6 +360,18 @@ def n_text_tokens(text: Text | Rows, rows: Tensor) -> Tensor:
     if isinstance(text, Rows):
         return text.is_text(rows).sum(-1).double()
     return torch.full((len(rows),), rows.shape[1], dtype=torch.float64)
+
+
+def spread_rows(text: Text | Rows, length: int, n_rows: int) -> Tensor:
+    """At most `n_rows` of the rows of a text, evenly spread over it: int64 (R, N).
+
+    Raises:
+        ValueError: if `n_rows` is below 1, or the text has no row.
+    """
+    if n_rows < 1:
+        raise ValueError(f"n_rows={n_rows} must be at least 1, or None for all")
+    rows = whole_rows(text, length)
+    return rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).round().long()]
 
 
 def whole_rows(text: Text | Rows, length: int) -> Tensor:

@@ -72,6 +72,8 @@ class Mask:
 
     def beside(self, other: Mask) -> Mask:
         """One mask over this one's columns and then the other's; both see everything, or both are matrices."""
+        if self.is_causal or other.is_causal or (self.allowed is None) != (other.allowed is None):
+            raise ValueError(f"{self} and {other} cannot stand beside each other; give two matrices, or none")
         return self if self.allowed is None else Mask(torch.cat([self.allowed, other.allowed], -1))
 
 

@@ -181,7 +181,8 @@ class GenerationOrder:
         Returns:
             Order of at most `steps` blocks (for each block of `block_size`).
         """
-        size, rows = block_size or _at_least_one("length", length), 1 if batch_size is None else batch_size
+        size = _at_least_one("length", length) if block_size is None else block_size
+        rows = 1 if batch_size is None else batch_size
         _at_least_one("steps", steps), _at_least_one("block_size", size), _at_least_one("batch_size", rows)
         block_of = torch.arange(length) // size
         shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + block_of  # in each block

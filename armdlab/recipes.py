@@ -359,4 +359,7 @@ def encode(
 def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) -> tuple[Text | Rows, Text | Rows]:
     layout = recipe.layout or usual_layout(recipe.corpus)
     how = (tokenizer, recipe.length, layout)
-    return encode(splits["train"]["text"], *how), encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
+    held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
+    if not len(held_out.ids):
+        raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
+    return encode(splits["train"]["text"], *how), held_out

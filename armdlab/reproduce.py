@@ -18,9 +18,10 @@ import torch
 
 from armdlab import corpora
 from armdlab.checkpoints import read_json
-from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode
+from armdlab.rows import Text
 from armdlab.trained import CARD, Lab, load
 
 Trainer = Callable[[Session], bool]  # trains a session while someone watches; whether it was stopped
@@ -280,22 +281,32 @@ def table3(runs: Runs) -> Table:
     fine_tuned |= {f"S = {count}": score("armd", streams=count) for count in streams}
     diffusion = labs[names["mdlm"][0]].model
     exact = any_order(diffusion, text, length, n_orders=budget.n_orders, n_rows=budget.n_rows, name=said)
+    few, n_few = spread_rows(text, length, budget.n_rows), f"on {budget.n_rows} rows"
+
+    def score_few(model: str) -> Cell:
+        rows = Text(few.flatten(), 0)
+        return _cell(likelihood(labs[name].model, rows, length, name=f"{said}, {n_few}") for name in names[model])
+
     steps = {model: budget.recipes[group[0]].steps for model, group in names.items()}
     before = runs.budget.recipes[names["armd"][0]].plan.curriculum.i_strided
     lines = (
-        Line(f"AR, {steps['ar']:,} steps", {"held out": score("ar")}, "Transformer 22.83 (1M steps)"),
+        Line(
+            f"AR, {steps['ar']:,} steps",
+            {"held out": score("ar"), n_few: score_few("ar")},
+            "Transformer 22.83 (1M steps)",
+        ),
         Line(
             f"ARMD, {before:,} steps, before streams",
             {"held out": _before_streams(runs, names["armd"], before)},
             "23.64 (300K; 1.035 x), 22.36 (1M; 0.979 x)",
         ),
-        Line(f"ARMD, {steps['armd']:,} steps", fine_tuned),
+        Line(f"ARMD, {steps['armd']:,} steps", fine_tuned | {n_few: score_few("armd")}),
         Line(
             f"MDLM, {steps['mdlm']:,} steps, bound",
             {"held out": _cell([bound(diffusion, text, length, name=said)])},
             "at most 31.78 (1M; 1.392 x)",
         ),
-        Line(f"MDLM, log-mean-exp over {budget.n_orders} orders", {"held out": _cell([exact])}),
+        Line(f"MDLM, log-mean-exp over {budget.n_orders} orders", {n_few: _cell([exact])}),
         Line(
             f"Block diffusion of {budget.recipes[names['block'][0]].block_size}, {steps['block']:,} steps, bound",
             {"held out": _cell(bound(labs[name].model, text, length, name=said) for name in names["block"])},

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 
 from armdlab import tales
+from armdlab.curriculum import seeded
 from armdlab.decoding import decode_steps
 from armdlab.model import Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -183,7 +184,7 @@ def write_tales(
         chance = tales.tale_seed(seed, len(texts)) >> 1  # torch's seeds have 63 bits
         order = GenerationOrder.strided(length, streams)
         if steps is not None:
-            drawn = torch.Generator().manual_seed(chance)
+            drawn = seeded(chance, 5)  # not the stream of the tokens: which is shown when says nothing of what
             inside = getattr(model, "block_size", None)
             order = GenerationOrder.masking_process(length, steps, block_size=inside, batch_size=size, generator=drawn)
         for step in decode_steps(

@@ -32,7 +32,7 @@ class Excess:
         standard_error: of `nats_per_tale`.
         nll: -log q in nats a tale.
         nll_standard_error: of `nll`; larger than that of the difference.
-        padding_nats: the part of `nll` that is for padding; 0 left to right.
+        padding_nats: the part of `nll` that is for padding; 0 left to right, all of it in a bound of masked diffusion.
         entropy: of the source in closed form, nats a tale.
         n_tales: how many held-out tales were scored.
         n_tokens: how many tokens they have, their ends included.
@@ -104,8 +104,10 @@ def excess_nats(
     words = strided_in_words(streams) if order is None else repr(order)
     if isinstance(model, BlockDiffusion) and order is None and streams == 1:
         tokens = whole_rows(rows, length)
-        of_text, of_padding = bounds_of_rows(model, tokens, batch_size=batch_size), torch.zeros(len(tokens)).double()
-        n_tales, words = (rows.is_text(tokens) & (tokens == rows.end_of_text)).sum(-1).double(), "bound, random orders"
+        nats, is_text = bounds_of_rows(model, tokens, batch_size=batch_size), rows.is_text(tokens)
+        of_text, of_padding = (nats * is_text).sum(-1), (nats * ~is_text).sum(-1)
+        n_tales = (is_text & (tokens == rows.end_of_text)).sum(-1).double()
+        words = "bound, random orders"
     else:
         order = order or GenerationOrder.strided(length, streams)
         of_text, of_padding, _, n_tales = row_nats(model, rows, lambda *_: order, batch_size)
@@ -120,7 +122,7 @@ def excess_nats(
 
 @dataclass(frozen=True)
 class TaleReport:
-    """All that can be said exactly about a model of tales.
+    """All that the truth allows to say about a model of tales: exact, but for the bound of masked diffusion.
 
     Args:
         excess: nats above the truth, one for each number of streams.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import accelerate
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Plan:
         curriculum: which order is learnt at which step; its `length` is the row length N.
         batch_size: rows of each process at each step.
         micro_batch_size: rows in one pass, where a whole batch does not fit in memory; None for all. It changes
-            figures by rounding (and by dropout) only.
+            figures by rounding; besides, dropout and what masked diffusion masks are drawn for each pass.
         learning_rate: at the top of the schedule.
         fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`;
             all of it beats a half for every number of streams, and left to right (tests/benchmarks/README.md).
@@ -75,6 +76,11 @@ class Plan:
             raise ValueError(
                 f"micro_batch_size={self.micro_batch_size} must be from 1 to batch_size={self.batch_size}, or None"
             )
+        for name, low, high in (("fine_tuning", 0, 10), ("clip", 0, 1e6)):
+            if not low < getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)} must be above {low} and at most {high:g}")
+        if not 0 <= self.warm_up <= 1 or not 0 <= self.weight_decay <= 1:
+            raise ValueError(f"warm_up={self.warm_up} and weight_decay={self.weight_decay} must be from 0 to 1")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1; 2e-3 is a good start")
 
@@ -169,6 +175,7 @@ class Training:
 
     def _learn(self, tokens: Tensor, order: GenerationOrder) -> float:
         self.model.train()
+        self.optimizer.zero_grad()  # an interrupted step may have left gradients behind
         device = self.accelerator.device
         chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
         torch.manual_seed(dropout.initial_seed())
@@ -221,7 +228,7 @@ class Training:
 
         Raises:
             FileNotFoundError: if the folder holds no saved training.
-            ValueError: if it was saved under another plan or by a model of another shape.
+            ValueError: if it was saved under another plan or by a model of another shape, or a file is torn.
         """
         folder = Path(folder)
         saved = read_json(folder / PLAN)
@@ -230,14 +237,31 @@ class Training:
             ours, theirs = asdict(self.plan), asdict(plan)
             changed = [f"{name} was {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
             raise ValueError(f"{folder} was trained by another plan ({'; '.join(changed)}); resume with the same one")
-        self.bare_model.load_state_dict(type(self.bare_model).from_pretrained(folder).state_dict())
-        moments = load_file(folder / STATE)
+        model = type(self.bare_model).from_pretrained(folder)
+        if model.config != self.bare_model.config:
+            raise ValueError(f"{folder} holds {model.config}, not {self.bare_model.config}; resume with the same model")
+        if not (folder / STATE).is_file():
+            raise FileNotFoundError(f"{folder} holds no {STATE}: it was exported for use, not saved to train on")
+        try:
+            with safe_open(folder / STATE, "pt") as opened:
+                step_of_state = int((opened.metadata() or {}).get("step", -1))
+            moments = load_file(folder / STATE)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / STATE} is no whole safetensors file ({error}); train again") from None
+        if step_of_state != saved["step"]:
+            raise ValueError(
+                f"{folder / STATE} is of step {step_of_state} and {PLAN} of step {saved['step']}: saving was cut off "
+                "between them; train again"
+            )
+        self.bare_model.load_state_dict(model.state_dict())
+        self.step = saved["step"]
+        if not self.step:
+            return  # nothing was learnt, so the optimiser remembers nothing
         for name, parameter in self.bare_model.named_parameters():
             state = self.optimizer.state[parameter]
             state["step"] = torch.tensor(float(saved["step"]), device=parameter.device)
             for key in ("exp_avg", "exp_avg_sq"):
                 state[key] = moments[f"{key}.{name}"].to(parameter.device)
-        self.step = saved["step"]
 
     def _moments(self) -> dict[str, Tensor]:
         state = self.optimizer.state

@@ -186,12 +186,18 @@ def test_figures_say_whether_they_are_a_bound():
     said = str(bound(model, text, 8, samples=3, name="a text"))
     assert re.fullmatch(
         r"perplexity at most [\d.]+ \([\d.]+ \+- [\d.]+ nats or [\d.]+ bits a token; bound by 3 maskings a row, mean "
-        r"over random orders; a text, 40 tokens in rows of 8, float32\)",
+        r"over random orders \(seed 0\); a text, 40 tokens in rows of 8, float32\)",
         said,
     )
     said = str(any_order(model, text, 8, n_orders=2, n_rows=3))
     assert "exact in the limit, log-mean-exp over 2 random orders a row, random orders (seed 0); held-out" in said
     assert "24 tokens in rows of 8" in said
+    inside = str(bound(block_model(3), text, 8, samples=1))
+    assert "mean over random orders inside blocks of 3, left to right (seed 0)" in inside
+    with pytest.raises(ValueError, match=r"^samples=0 must be at least 1; 8 is a good start$"):
+        bound(model, text, 8, samples=0)
+    with pytest.raises(ValueError, match=r"^n_rows=0 must be at least 1, or None for all$"):
+        any_order(model, text, 8, n_rows=0)
     with pytest.raises(ValueError, match=r"^n_orders=0 must be at least 1; 8 is a good start$"):
         any_order(model, text, 8, n_orders=0)
     with pytest.raises(ValueError, match=r"^the text has 5 tokens, fewer than one row of length=8; hold out more$"):
@@ -335,6 +341,7 @@ def test_masked_diffusion_is_reported_by_its_bound_and_by_denoising_steps(told):
     assert [column.writer for column in report.written] == ["4 denoising steps", "2 denoising steps", "the source"]
     assert report.excess[0] is report.excess[1]  # the bound has no number of steps
     assert report.excess[0].order == "bound, random orders"
+    assert 0 < report.excess[0].padding_nats < report.excess[0].nll
     # an untrained model pays about ln V for each token of a row, padding included
     assert report.excess[0].nll == pytest.approx(length * math.log(tokenizer.vocab_size), rel=0.1)
     with pytest.raises(ValueError, match=r"^steps=\(\) for MDLM: masked diffusion needs some, nothing else has any$"):

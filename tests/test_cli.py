@@ -187,6 +187,7 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
         (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
+        (["train", "--out", "{new}", "--steps", "0"], "error: steps=0 must be at least 1"),
         (["reproduce", "table9"], "error: table='table9' is unknown; choose table1, table2, table3"),
         (["reproduce", "table1", "--budget", "phone"], "error: budget='phone' is unknown; choose laptop, gpu"),
         (
@@ -271,3 +272,20 @@ def test_an_export_says_how_large_it_is(trained, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "MiB in" in run.stderr
     assert armdlab("generate", tmp_path / "small", "--tokens", 4, "--seed", 1).returncode == 0
+
+
+@pytest.mark.parametrize("model", ["ar", "mdlm", "block"])
+def test_every_baseline_can_be_evaluated(trained, tmp_path, model):
+    how = ("--model", model, "--corpus", f"file:{trained[0] / 'cats.txt'}", "--steps", 3, "--block-size", 8)
+    assert armdlab("train", *how, "--out", tmp_path / model, "--precision", "float32", *SMALL).returncode == 0
+    run = armdlab("evaluate", tmp_path / model, "--json")
+    assert run.returncode == 0, run.stderr
+    orders = [found["order"] for found in json.loads(run.stdout)["results"]]
+    assert (
+        orders
+        == {
+            "ar": ["left to right"],
+            "mdlm": ["mean over random orders (seed 0)", "random orders (seed 0)"],
+            "block": ["mean over random orders inside blocks of 8, left to right (seed 0)"],
+        }[model]
+    )

@@ -28,7 +28,7 @@ LAYERS = {
     "tales": {"grammar"},
     "rows": {"orders", "tokenization"},
     "corpora": {"tales", "rows"},
-    "samples": {"orders", "model", "decoding", "tokenization", "tales"},
+    "samples": {"orders", "curriculum", "model", "decoding", "tokenization", "tales"},
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
     "training": {"orders", "model", "baselines", "objectives", "curriculum", "rows", "checkpoints"},
@@ -60,7 +60,7 @@ LAYERS = {
         "evaluation",
         "trained",
     },
-    "reproduce": {"corpora", "checkpoints", "evaluation", "generative", "recipes", "trained"},
+    "reproduce": {"rows", "corpora", "checkpoints", "evaluation", "generative", "recipes", "trained"},
     "traces": {"orders", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.

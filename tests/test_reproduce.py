@@ -121,7 +121,7 @@ def test_table_3_holds_each_model_under_its_orders_with_the_papers_figures_besid
     by_name = {line.name: line for line in table.lines}
     assert len(by_name) == 6
     tuned = by_name["ARMD, 12 steps"]
-    assert tuned.cells.keys() == {"held out", "random orders", "S = 2", "S = 4", "S = 8"}
+    assert tuned.cells.keys() == {"held out", "random orders", "S = 2", "S = 4", "S = 8", "on 3 rows"}
     assert len(tuned.cells["held out"].conditions) == 2  # two seeds
     assert table.ratio(by_name["AR, 10 steps"], "held out") == 1
     assert "Transformer 22.83" in str(table)

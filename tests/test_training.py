@@ -210,3 +210,48 @@ def _resume_other_plan(folder):
 def test_bad_input_is_refused_with_a_sentence(tmp_path, call, error, sentence):
     with pytest.raises(error, match=f"^{re.escape(sentence.format(folder=tmp_path))}$"):
         call(tmp_path)
+
+
+def test_a_run_saved_before_its_first_step_resumes_from_there(tmp_path):
+    Training(small(), TEXT, plan()).save(tmp_path)
+    whole, resumed = Training(small(), TEXT, plan()), Training(small(), TEXT, plan())
+    resumed.resume(tmp_path)
+    assert [step.loss for step in resumed.run()] == [step.loss for step in whole.run()]
+
+
+def test_a_torn_a_missing_or_another_steps_state_is_refused_in_a_sentence(tmp_path):
+    training = Training(small(), TEXT, plan())
+    next(steps := training.run())
+    training.save(tmp_path)
+    first = (tmp_path / "training_state.safetensors").read_bytes()
+    next(steps)
+    training.save(tmp_path)
+    state = tmp_path / "training_state.safetensors"
+    for content, error, sentence in (
+        (first, ValueError, "is of step 1 and training.json of step 2: saving was cut off between them; train again"),
+        (first[:50], ValueError, "is no whole safetensors file"),
+        (None, FileNotFoundError, "it was exported for use, not saved to train on"),
+    ):
+        state.write_bytes(content) if content else state.unlink()
+        with pytest.raises(error, match=re.escape(sentence)):
+            Training(small(), TEXT, plan()).resume(tmp_path)
+
+
+def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
+    whole, hurt = Training(small(), TEXT, plan()), Training(small(), TEXT, plan())
+    for parameter in hurt.bare_model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert [step.loss for step in hurt.run()] == [step.loss for step in whole.run()]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"fine_tuning": -1.0}, "fine_tuning=-1.0 must be above 0 and at most 10"),
+        ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
+        ({"warm_up": 9.0}, "warm_up=9.0 and weight_decay=0.1 must be from 0 to 1"),
+    ],
+)
+def test_a_plan_out_of_range_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        plan(**change)

@@ -82,3 +82,19 @@ def test_what_the_model_writes_reaches_the_page_as_text_only():
     source = (training_cockpit.HERE / "training_cockpit.js").read_text()
     assert "innerHTML" not in source
     assert "http" not in source.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_an_interrupted_run_is_not_finished_and_goes_on(cockpit, monkeypatch):
+    cockpit.run_now(3)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cockpit.session.training, "_learn", interrupted)
+        assert asked(cockpit, want="steps", ask="a:1")["status"] == "failed"
+        assert cockpit.message == "KeyboardInterrupt"
+        with pytest.raises(KeyboardInterrupt):
+            cockpit.run_now(1)
+    assert cockpit.status == "ready"
+    assert repr(cockpit.run_now()) == "TrainingCockpit(step 24 of 24, finished)"

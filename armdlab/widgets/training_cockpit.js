@@ -40,6 +40,7 @@ function render({ model, el }) {
   const sample = make(root, "p", { class: "sample" });
 
   let frames = model.get("frames").slice(), playing = false, asked = 0, run = 0;
+  const me = Math.random().toString(36).slice(2); // answers reach every view of the cockpit: each takes its own
 
   function draw() {
     const last = frames[frames.length - 1];
@@ -92,15 +93,16 @@ function render({ model, el }) {
     root.dataset.status = playing ? "playing" : status;
   }
 
-  function ask() { asked++; model.send({ want: "steps", budget_ms: 80, ask: run }); }
+  function ask() { asked++; model.send({ want: "steps", budget_ms: 80, ask: `${me}:${run}` }); }
 
   function answered(content) {
+    if (!String(content.ask).startsWith(`${me}:`)) return;
     asked--;
     frames.push(...(content.frames || []));
     if (content.status === "failed" || content.status === "finished") playing = false;
     draw();
     buttons();
-    if (playing && content.ask === run) while (asked < 2) ask();
+    if (playing && content.ask === `${me}:${run}`) while (asked < 2) ask();
   }
 
   play.onclick = () => {
@@ -109,7 +111,7 @@ function render({ model, el }) {
     buttons();
     if (playing) while (asked < 2) ask();
   };
-  stop.onclick = () => { playing = false; run++; asked++; model.send({ want: "stop", ask: run }); buttons(); };
+  stop.onclick = () => { playing = false; run++; asked++; model.send({ want: "stop", ask: `${me}:${run}` }); buttons(); };
   const said = () => { alert.textContent = model.get("message"); };
   const renewed = () => { if (!playing) { frames = model.get("frames").slice(); draw(); } buttons(); };
   model.on("msg:custom", answered);

@@ -41,7 +41,7 @@ class TrainingCockpit(anywidget.AnyWidget):
     def __init__(self, session: Session, *, scores: int = 10) -> None:
         self.session, self.last_error, self._scores = session, "", scores
         self._moments: Iterator[Moment] | None = None
-        self._failed: int | None = None  # the run of the view that ended in an error
+        self._failed: object = None  # the run of the view that ended in an error
         self._one_at_a_time = threading.Lock()  # ipykernel 7 answers two messages on two threads
         self._seen: list[dict[str, Any]] = []
         training = session.training.plan
@@ -83,10 +83,10 @@ class TrainingCockpit(anywidget.AnyWidget):
                 elif content.get("want") == "stop":
                     self._stop()
                 answer = {"frames": frames, "status": self.status}
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 self.last_error = traceback.format_exc()
                 self._failed = content.get("ask")  # what was asked in the same breath would fail again
-                self._moments, self.status, self.message = None, "ready", str(error)
+                self._moments, self.status, self.message = None, "ready", str(error) or type(error).__name__
                 answer = {"frames": [], "status": "failed"}
         self.send(answer | {"ask": content.get("ask")})
 
@@ -96,9 +96,13 @@ class TrainingCockpit(anywidget.AnyWidget):
             self._moments, self.status = self.session.watch(scores=self._scores), "training"
         frames, until = [], time.perf_counter() + seconds
         while True:
-            moment = next(self._moments, None)
+            try:
+                moment = next(self._moments, None)
+            except BaseException:  # an interrupt too: a generator that raised would look like one that has ended
+                self._moments, self.status = None, "ready"
+                raise
             if moment is None:
-                self.status, self._moments = "finished", None
+                self._moments = None
                 break
             self.message = ""
             frames.append(self._frame(moment))
