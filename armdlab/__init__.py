@@ -5,6 +5,8 @@ from importlib.metadata import version
 from armdlab import baselines, objectives
 from armdlab.baselines import AR
 from armdlab.decoding import DecodeStep, decode_steps, generate
+from armdlab.engine import Engine
+from armdlab.gated import Gate
 from armdlab.model import ARMD, ARMDConfig
 from armdlab.orders import GenerationOrder
 from armdlab.trained import Lab, load
@@ -16,6 +18,8 @@ __all__ = [
     "ARMD",
     "ARMDConfig",
     "DecodeStep",
+    "Engine",
+    "Gate",
     "GenerationOrder",
     "Lab",
     "baselines",

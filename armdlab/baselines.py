@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from armdlab.masks import ALL_VISIBLE, Mask, Masks
-from armdlab.model import ARMD, ARMDConfig, KVCache, Transformer, attend, causal_layer
+from armdlab.model import ARMD, ARMDConfig, Transformer, attend, causal_layer
 from armdlab.orders import UNKNOWN, GenerationOrder
 
 
@@ -27,14 +27,12 @@ class AR(Transformer):
             raise ValueError(f"order={order} is not left to right, the only one that AR can follow; use ARMD")
         return order
 
-    def hidden(
-        self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache | None = None
-    ) -> Tensor:
+    def hidden(self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks) -> Tensor:
         """See `Transformer.hidden`; the row of each known token becomes the row of the next target."""
-        rows, positions = self.embed(tokens, token_at, with_bos=cache is None or cache.is_empty)
+        rows, positions = self.embed(tokens, token_at)
         angles = self.rotary.at(positions)
-        for depth, layer in enumerate(self.layers):
-            rows = causal_layer(layer, depth, rows, angles, masks.evidence_to_evidence, cache)
+        for layer in self.layers:
+            rows = causal_layer(layer, rows, angles, masks.evidence_to_evidence)
         return self.norm(rows)
 
 
@@ -124,38 +122,26 @@ class BlockDiffusion(Transformer):
         noisy = tokens.masked_fill(is_masked, UNKNOWN)
         return self.head(self.hidden(tokens[:, :n_clean], at[:n_clean], at, masks, noisy=noisy))
 
-    def hidden(
-        self,
-        tokens: Tensor,
-        token_at: Tensor,
-        target_at: Tensor,
-        masks: Masks,
-        cache: KVCache | None = None,
-        *,
-        noisy: Tensor,
-    ) -> Tensor:
-        """See `Transformer.hidden`; keys and values of clean rows are cached, those of noisy rows are not.
+    def hidden(self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, *, noisy: Tensor) -> Tensor:
+        """See `Transformer.hidden`.
 
         Args:
-            tokens: int64 (B, E'), clean tokens that the cache does not hold yet.
-            token_at: int64 (E',), their text positions.
+            tokens: int64 (B, E - 1), clean tokens of finished blocks; BOS will stand before them.
+            token_at: int64 (E - 1,), their text positions.
             target_at: int64 (T,), the text positions of the noisy copy.
             masks: who may see whom.
-            cache: what earlier calls remembered.
             noisy: int64 (B, T), what is known at the targets; -1 where they are masked.
         """
-        x, x_at = self.embed(tokens, token_at, with_bos=cache is None or cache.is_empty)
+        x, x_at = self.embed(tokens, token_at)
         is_masked = (noisy == UNKNOWN).unsqueeze(-1)
         g = torch.where(is_masked, self.mask.to(x.dtype), self.embedding(noisy.clamp(min=0)))
         sizes, rows = [x.shape[1], g.shape[1]], torch.cat([x, g], 1)
         angles = self.rotary.at(torch.cat([x_at, target_at + 1]))
-        for depth, layer in enumerate(self.layers):
+        for layer in self.layers:
             normed = layer.attention_norm(rows)
             x_queries, g_queries = layer.queries(normed, angles).split(sizes, 2)
             keys, values = layer.keys_values(normed, angles)
             (x_keys, g_keys), (x_values, g_values) = keys.split(sizes, 2), values.split(sizes, 2)
-            if cache is not None:
-                x_keys, x_values = cache.extend(depth, x_keys, x_values)
             x_attended = attend(x_queries, x_keys, x_values, masks.evidence_to_evidence)
             both = masks.target_to_evidence.beside(masks.target_to_target)
             g_attended = attend(g_queries, torch.cat([x_keys, g_keys], 2), torch.cat([x_values, g_values], 2), both)
@@ -184,9 +170,7 @@ class ShiftedQuery(ARMD):
     holds two tokens it leaks besides. It exists to show that the query needs prefix aggregation.
     """
 
-    def first_targets(
-        self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """Let row r of G start as row r of X: BOS, then the token before."""
         return x, x_at
 
@@ -197,11 +181,9 @@ class LeakyQuery(ARMD):
     It exists to be caught by the tests for strict causality.
     """
 
-    def first_targets(
-        self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """Add to prefix aggregation the one embedding that it must not hold: row r + 1 of X is rank r itself."""
-        g, g_at = super().first_targets(x, x_at, g_at, masks, cache)
+        g, g_at = super().first_targets(x, x_at, g_at, masks)
         return g + F.pad(x[:, 1:], (0, 0, 0, 1)), g_at
 
 
@@ -211,11 +193,9 @@ class LeakyMask(ARMD):
     It exists to be caught by the tests for strict causality.
     """
 
-    def two_streams(
-        self, x: Tensor, x_at: Tensor, g: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
-    ) -> Tensor:
+    def two_streams(self, x: Tensor, x_at: Tensor, g: Tensor, g_at: Tensor, masks: Masks) -> Tensor:
         """As in ARMD, with M^c in the place of M^sc."""
         T = g.shape[1]
         causal = masks.target_to_target.apply(torch.ones(T, T, device=g.device)).bool()  # M^c over ranks
         leaky = F.pad(causal, (1, 0), value=True)[..., :T]  # BOS, then ranks 0 .. T - 2: the rows of X
-        return super().two_streams(x, x_at, g, g_at, replace(masks, target_to_evidence=Mask(leaky)), cache)
+        return super().two_streams(x, x_at, g, g_at, replace(masks, target_to_evidence=Mask(leaky)))

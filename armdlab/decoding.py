@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,31 +15,19 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
+from armdlab.engine import Engine
+from armdlab.gated import Gate, gated_steps
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
-from armdlab.model import KVCache, Transformer
+from armdlab.model import ARMD, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
-
-
-@dataclass(frozen=True)
-class DecodeStep:
-    """What one step of decoding made: the unknown tokens of one block.
-
-    Args:
-        positions: int64 (n,), text positions made together; (B, n) where rows have orders of their own.
-        tokens: int64 (B, n), what was chosen for them (or given, where only some rows knew the token).
-        log_probs: float64 (B, n), nats: the model's own log-probability of each, at temperature 1, nothing truncated.
-        elapsed: seconds since decoding started.
-    """
-
-    positions: Tensor
-    tokens: Tensor
-    log_probs: Tensor
-    elapsed: float
+from armdlab.sampling import Sampler
+from armdlab.speculative import verified_steps
+from armdlab.steps import DecodeStep, Writing, seconds_since
 
 
 @torch.no_grad()
 def generate(
-    model: Transformer,
+    model: Transformer | Engine,
     *,
     length: int,
     prompt: Tensor | Sequence | None = None,
@@ -62,14 +49,15 @@ def generate(
     [3, 1]
     """
     steps = decode_steps(model, length=length, prompt=prompt, known=known, batch_size=batch_size, **how)
-    tokens = given_tokens(length, prompt, known, batch_size).to(model.bos.device)
+    device = model.device if isinstance(model, Engine) else model.bos.device
+    tokens = given_tokens(length, prompt, known, batch_size).to(device)
     for step in steps:
-        tokens.scatter_(1, step.positions.expand_as(step.tokens), step.tokens)
-    return tokens
+        step.write_into(tokens)
+    return tokens if how.get("end") is None else tokens.masked_fill(tokens == UNKNOWN, how["end"])
 
 
 def decode_steps(
-    model: Transformer,
+    model: Transformer | Engine,
     *,
     length: int,
     streams: int = 1,
@@ -79,13 +67,17 @@ def decode_steps(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    verify: bool = False,
+    gate: Gate | None = None,
+    end: int | None = None,
     batch_size: int = 1,
     seed: int | None = None,
 ) -> Iterator[DecodeStep]:
     """Generate block by block along an order, with keys, values and prefix kept (ARMD, section 3.3).
 
     Args:
-        model: what predicts.
+        model: what predicts; or an `Engine` of it, so that weights are packed once for many texts, in a precision of
+            your choice.
         length: number of text positions N of the result, whatever is given included.
         streams: number of parallel streams S. Where nothing is given S must divide `length`.
         order: an order of your own, in place of the strided one that `streams` makes.
@@ -95,6 +87,12 @@ def decode_steps(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.
+        verify: draft `streams` tokens at a time and keep those that pass: parallel, and exactly the distribution of
+            making them one after another in the same order (`armdlab.speculative`). ARMD only.
+        gate: let a stream commit its token only where it is sure enough, and try again at the next step where it is not
+            (`armdlab.gated`). ARMD only; takes no order of your own.
+        end: token that ends a text. A row that has made it, and everything before it, is done: it leaves the batch, and
+            decoding stops with the last one. What was not made then reads `end`.
         batch_size: number of rows B, where neither `prompt` nor `known` has rows.
         seed: makes chance repeatable on one device and version; None for a fresh one.
 
@@ -104,7 +102,9 @@ def decode_steps(
     Raises:
         ValueError: if an argument is out of range or two contradict each other; at the call, not at the first step.
     """
-    tokens = given_tokens(length, prompt, known, batch_size)
+    model, engine = (model.model, model) if isinstance(model, Engine) else (model, None)
+    tokens, own_order = given_tokens(length, prompt, known, batch_size), order
+    _check_way(model, verify, gate, own_order)
     if order is None:
         order = _default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
@@ -114,6 +114,8 @@ def decode_steps(
             f"prompt or known holds ids from {tokens.min()} to {tokens.max()}; this model knows 0 to "
             f"{model.config.vocab_size - 1}, and -1 marks what to generate"
         )
+    if end is not None and not 0 <= end < model.config.vocab_size:
+        raise ValueError(f"end={end} is no token of this model; choose 0 to {model.config.vocab_size - 1}, or None")
     order = model.check_order(tokens.clamp(min=0), order)
     if order.blocks.dim() == 2:
         raise ValueError(
@@ -121,8 +123,16 @@ def decode_steps(
             "use streams=1, or decode rows that are cut alike together"
         )
     choose = Sampler(temperature, top_k, top_p, seed, model.bos.device)
+    if not Engine.follows(model):
+        return _walk_uncached(model, tokens, order, choose, end)
+    engine = engine or Engine.of(model)
+    if verify:
+        window = streams if own_order is None else int(torch.bincount(order.blocks).max())
+        return verified_steps(engine, tokens, order, choose, end, window)
+    if gate:
+        return gated_steps(engine, tokens, order, choose, end, streams, gate)
     walk = _reveal if isinstance(model, BlockDiffusion) else _walk
-    return walk(model, tokens, order, choose)
+    return walk(engine, tokens, order, choose, end)
 
 
 def given_tokens(
@@ -152,6 +162,19 @@ def given_tokens(
     return tokens
 
 
+def _check_way(model: Transformer, verify: bool, gate: Gate | None, order: GenerationOrder | None) -> None:
+    """Say why a way of decoding does not suit this model, or two do not suit each other."""
+    name = "verify=True" if verify else f"gate={gate}"
+    if verify and gate:
+        raise ValueError(f"verify=True and gate={gate} are two ways of decoding; give one of them")
+    if (verify or gate) and not (isinstance(model, ARMD) and Engine.follows(model)):
+        raise ValueError(
+            f"{name} needs a model that scores any order in one pass, an ARMD; {type(model).__name__} cannot"
+        )
+    if gate and order is not None:
+        raise ValueError(f"{name} finds its own order among streams; leave order={order} out")
+
+
 def _default_order(is_known: Tensor, streams: int) -> GenerationOrder:
     if not is_known.any():
         return GenerationOrder.strided(is_known.shape[-1], streams)
@@ -162,68 +185,100 @@ def _default_order(is_known: Tensor, streams: int) -> GenerationOrder:
 
 
 @torch.no_grad()
-def _walk(model: Transformer, tokens: Tensor, order: GenerationOrder, choose: Sampler) -> Iterator[DecodeStep]:
-    started, device = time.perf_counter(), model.bos.device
+def _walk(
+    engine: Engine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
+) -> Iterator[DecodeStep]:
+    started, device = time.perf_counter(), engine.device
     calls = list(_plan(order, order.to_generation_order(tokens) != UNKNOWN))
     order = order.to(device)
     made = order.to_generation_order(tokens.to(device))  # in generation order from here on
-    cache = KVCache(model.config, len(tokens), order.length, device, _working_dtype(model))
+    cache, writing = engine.new_cache(len(tokens), order.length), Writing(tokens.to(device), end)
     for call in calls:
-        ranks = call.ranks.to(device)
-        with _evaluating(model):
-            hidden = model.hidden(
-                made[:, call.evidence],
-                order.positions[..., call.evidence],
-                order.positions[..., call.targets],
-                call.masks,
-                cache,
-            )
-            logits = model.head(hidden[:, ranks - call.targets.start])
-        chosen, log_probs = choose(logits, made[:, ranks])
-        made[:, ranks] = chosen
-        if device.type != "cpu":
-            torch.accelerator.synchronize()  # or the seconds would be those of asking, not of doing
-        yield DecodeStep(order.positions[..., ranks], chosen, log_probs, time.perf_counter() - started)
+        evidence_at, target_at = (writing.of(order.positions)[..., ranks] for ranks in (call.evidence, call.targets))
+        masks = call.masks if call.masks is ALL_VISIBLE else call.masks.to(device)
+        hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, masks, cache)
+        given = made[:, call.ranks] if call.some_given else None
+        chosen, log_probs = choose(engine.head(hidden[:, call.rows]), given)
+        made[:, call.ranks] = chosen
+        yield writing.step(order.positions[..., call.ranks], chosen, log_probs, seconds_since(started, device))
+        if (stay := writing.drop_finished()) is not None:
+            if not len(stay):
+                return
+            made = made[stay]
+            cache.keep(stay)
 
 
 @torch.no_grad()
-def _reveal(model: BlockDiffusion, tokens: Tensor, order: GenerationOrder, choose: Sampler) -> Iterator[DecodeStep]:
+def _reveal(
+    engine: Engine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
+) -> Iterator[DecodeStep]:
     """Walk along an order by masked diffusion: one call for each of its blocks, on all of the model's present block.
 
     Only finished blocks of the model are cached; the noisy copy changes at each step and is computed anew.
     """
-    started, device, size = time.perf_counter(), model.bos.device, model.block_size
+    started, device, size = time.perf_counter(), engine.device, engine.model.block_size
     steps = order.positions.split(torch.bincount(order.blocks).tolist(), -1)
     block_of = torch.arange(order.length) // size
     seen = torch.full_like(tokens, UNKNOWN).to(device)
-    cache, fed = KVCache(model.config, len(tokens), order.length, device, _working_dtype(model)), 0
+    writing, fed, cache = Writing(tokens.to(device), end), 0, engine.new_cache(len(tokens), order.length)
     for at in steps:
         at_rows = at.expand(len(tokens), -1)
         given = tokens.gather(-1, at_rows)
-        if (given != UNKNOWN).all():
-            seen.scatter_(-1, at_rows.to(device), given.to(device))
+        wanted = (given == UNKNOWN).any(0)
+        here, known_here = writing.of(at_rows.to(device)), writing.of(given.to(device))
+        if not wanted.any():
+            seen.scatter_(-1, here, known_here)
             continue
+        at, at_rows, given = at[..., wanted], writing.of(at_rows[:, wanted].to(device)), given[:, wanted]
         start = int(at.flatten()[0]) // size * size
         stop = min(start + size, order.length)
-        if cache.is_empty or start > fed:
-            evidence, n_cached = block_of[fed:start], 0 if cache.is_empty else fed + 1
-            if cache.is_empty:
+        is_first = cache.n_evidence == 0
+        if is_first or start > fed:
+            evidence, n_cached = block_of[fed:start], 0 if is_first else fed + 1
+            if is_first:
                 evidence = torch.cat([torch.tensor([-1]), evidence])
             masks = Masks.between(evidence.to(device), block_of[start:stop].to(device), n_cached)
         else:
             masks = ALL_VISIBLE
-        wanted = at_rows.to(device)
+        clean, targets = torch.arange(fed, start, device=device), torch.arange(start, stop, device=device)
+        hidden = engine.hidden(seen[:, fed:start], clean, targets, masks, cache, noisy=seen[:, start:stop])
+        rows = torch.arange(len(seen), device=device).unsqueeze(-1)
+        fed, given = start, writing.of(given.to(device))
+        chosen, log_probs = choose(engine.head(hidden[rows, at_rows - start]), given)
+        seen.scatter_(-1, here, known_here)
+        seen.scatter_(-1, at_rows, chosen)
+        yield writing.step(at.to(device), chosen, log_probs, seconds_since(started, device))
+        if (stay := writing.drop_finished()) is not None:
+            if not len(stay):
+                return
+            seen = seen[stay]
+            cache.keep(stay)
+
+
+@torch.no_grad()
+def _walk_uncached(
+    model: Transformer, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
+) -> Iterator[DecodeStep]:
+    """Walk by full passes of the model itself, one a block: slow and obviously right, for classes of one's own."""
+    started, device = time.perf_counter(), model.bos.device
+    order, seen, writing = order.to(device), tokens.to(device), Writing(tokens.to(device), end)
+    for at in order.positions.split(torch.bincount(order.blocks).tolist(), -1):
+        at_rows = at.expand(len(seen), -1)
+        given = seen.gather(-1, at_rows)
+        wanted = (given == UNKNOWN).any(0)
+        if not wanted.any():
+            continue
+        at, at_rows, given = at[..., wanted], at_rows[:, wanted], given[:, wanted]
         with _evaluating(model):
-            clean, targets = torch.arange(fed, start, device=device), torch.arange(start, stop, device=device)
-            hidden = model.hidden(seen[:, fed:start], clean, targets, masks, cache, noisy=seen[:, start:stop])
-            rows = torch.arange(len(tokens), device=device).unsqueeze(-1)
-            logits = model.head(hidden[rows, wanted - start])
-        fed = start
-        chosen, log_probs = choose(logits, given)
-        seen.scatter_(-1, wanted, chosen)
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        yield DecodeStep(at.to(device), chosen, log_probs, time.perf_counter() - started)
+            logits = model(seen.clamp(min=0), order)  # tokens behind do not matter to a model that is strictly causal
+        rows = torch.arange(len(seen), device=device).unsqueeze(-1)
+        chosen, log_probs = choose(logits[rows, at_rows], given)
+        seen = seen.scatter(-1, at_rows, chosen)
+        yield writing.step(at, chosen, log_probs, seconds_since(started, device))
+        if (stay := writing.drop_finished()) is not None:
+            if not len(stay):
+                return
+            seen = seen[stay]
 
 
 @dataclass(frozen=True)
@@ -232,7 +287,9 @@ class _Call:
 
     evidence: slice
     targets: slice
-    ranks: Tensor
+    ranks: slice | Tensor  # those that are wanted
+    rows: slice | Tensor  # where they stand among the targets
+    some_given: bool  # whether a row of the batch knows one of them
     masks: Masks
 
 
@@ -265,86 +322,13 @@ def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:
                 evidence = torch.cat([torch.tensor([-1]), evidence])  # BOS comes in with the first call
             cached = fed + 1 if targeted else 0
             masks = Masks.between(evidence, order.blocks[targeted:stop], cached, targeted)
-        yield _Call(slice(fed, start), slice(targeted, stop), ranks, masks)
+        some_given = bool(is_given[:, ranks].any())
+        if len(ranks) == size:
+            ranks, rows = slice(start, stop), slice(start - targeted, stop - targeted)
+        else:
+            rows = ranks - targeted
+        yield _Call(slice(fed, start), slice(targeted, stop), ranks, rows, some_given, masks)
         targeted, fed = stop, start
-
-
-class Sampler:
-    """Draw one token from each row of logits, in float64.
-
-    In float32, Gumbel noise -log(-log(u)) cannot exceed 16.6, so rare tokens never win: the entropy falls and the
-    perplexity of samples looks better than it is.
-
-    Args:
-        temperature: divides the logits; 0 takes the likeliest.
-        top_k: keep the k likeliest only.
-        top_p: keep the fewest likeliest whose probability reaches p.
-        seed: of the stream of chance; None for a fresh one.
-        device: where the logits will be.
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if not (isinstance(temperature, int | float) and 0 <= temperature < math.inf):
-            raise ValueError(f"temperature={temperature!r} must be a number from 0; 1 samples the model as it is")
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-            raise ValueError(f"top_k={top_k!r} must be a whole number of at least 1, or None to keep all")
-        if top_p is not None and not (isinstance(top_p, int | float) and 0 < top_p <= 1):
-            raise ValueError(f"top_p={top_p!r} must be above 0 and at most 1, or None to keep all")
-        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
-        # MPS has no float64: chance is drawn on the CPU there
-        self.device = torch.device("cpu" if torch.device(device).type == "mps" else device)
-        self.generator = torch.Generator(self.device)
-        if seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(seed)
-
-    def __call__(self, logits: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Choose tokens.
-
-        Args:
-            logits: float (..., V).
-            given: int64 (...), tokens that are not to be drawn; -1 where they are.
-
-        Returns:
-            Tokens int64 (...), and float64 (...) their log-probabilities in nats, at temperature 1 and untruncated.
-        """
-        log_p = logits.to(self.device, torch.float64).log_softmax(-1)
-        if self.temperature == 0:
-            tokens = log_p.argmax(-1)
-        else:
-            # exponential race: argmax p_v / e_v with e_v ~ Exp(1) draws v with chance p_v
-            kept = self.truncate((log_p / self.temperature).softmax(-1))
-            race = torch.empty_like(kept).exponential_(generator=self.generator)
-            tokens = (kept / race.clamp_min(torch.finfo(torch.float64).tiny)).argmax(-1)
-        if given is not None:
-            given = given.to(self.device)
-            tokens = torch.where(given == UNKNOWN, tokens, given)
-        log_probs = log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        return tokens.to(logits.device), log_probs.to(logits.device if self.device == logits.device else "cpu")
-
-    def truncate(self, probabilities: Tensor) -> Tensor:
-        """Set what `top_k` and `top_p` leave out of (..., V) probabilities to 0; what is left is not renormalised."""
-        if self.top_k is None and self.top_p is None:
-            return probabilities
-        ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
-        if self.top_k is not None:
-            ordered[..., self.top_k :] = 0
-        if self.top_p is not None:
-            # of what top_k left; a token stays if those before it do not reach p yet
-            before = ordered.cumsum(-1) - ordered
-            ordered[before >= self.top_p * ordered.sum(-1, keepdim=True)] = 0
-        return torch.zeros_like(probabilities).scatter(-1, index, ordered)
 
 
 @contextmanager
@@ -358,8 +342,3 @@ def _evaluating(model: Transformer) -> Iterator[None]:
     finally:
         if was_training:
             model.train()
-
-
-def _working_dtype(model: Transformer) -> torch.dtype:
-    kind = model.bos.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.bos.dtype

@@ -62,6 +62,11 @@ class Mask:
     allowed: Tensor | None = None
     is_causal: bool = False
 
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything that some row may not see."""
+        return self.is_causal or self.allowed is not None
+
     def apply(self, weights: Tensor) -> Tensor:
         """Set the float weights (..., Q, K') on the last K' columns to exactly 0 where the mask forbids them."""
         if self.is_causal:
@@ -70,11 +75,28 @@ class Mask:
             return weights
         return weights.masked_fill(~self.allowed[..., -weights.shape[-1] :], 0.0)
 
+    def rows(self, which: slice) -> Mask:
+        """The mask of some rows, where it is a matrix or hides nothing."""
+        return self if self.allowed is None else Mask(self.allowed[..., which, :])
+
+    def to(self, device: torch.device) -> Mask:
+        """The same mask on a device."""
+        return self if self.allowed is None else Mask(self.allowed.to(device))
+
     def beside(self, other: Mask) -> Mask:
         """One mask over this one's columns and then the other's; both see everything, or both are matrices."""
         if self.is_causal or other.is_causal or (self.allowed is None) != (other.allowed is None):
             raise ValueError(f"{self} and {other} cannot stand beside each other; give two matrices, or none")
         return self if self.allowed is None else Mask(torch.cat([self.allowed, other.allowed], -1))
+
+    def above(self, other: Mask, n_rows: int) -> Mask:
+        """One mask of this one's rows and then the other's, over the same columns; both have `n_rows` if triangles."""
+        if self.is_causal != other.is_causal or (self.allowed is None) != (other.allowed is None):
+            raise ValueError(f"{self} and {other} cannot stand above each other; give two of a kind")
+        if self.is_causal:
+            triangle = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
+            return Mask(torch.cat([triangle, triangle]))
+        return self if self.allowed is None else Mask(torch.cat([self.allowed, other.allowed], -2))
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,11 @@ class Masks:
             sees_cache(may_see(targets, evidence, strictly=True), n_cached_evidence),
             sees_cache(may_see(targets, targets), n_cached_targets),
         )
+
+    def to(self, device: torch.device) -> Masks:
+        """The same masks on a device."""
+        kinds = (self.evidence_to_evidence, self.target_to_evidence, self.target_to_target)
+        return Masks(*(mask.to(device) for mask in kinds))
 
     @classmethod
     def two_copies(cls, evidence: Tensor, targets: Tensor) -> Masks:

@@ -1,7 +1,7 @@
 """How can one pass predict every token from earlier blocks only, in any order? (ARMD, section 3)
 
 Read from the bottom up or the top down: `ARMD` is the paper's network, `Transformer` is everything it shares with the
-baselines, `Layer` is one pre-norm transformer layer, and `KVCache` is what a decoding run remembers.
+baselines, and `Layer` is one pre-norm transformer layer. `engine.py` holds the same networks in the form that decodes.
 
 Axes: B batch, N length, V vocabulary, D width, H heads, E evidence rows (stream X), T target rows (stream G).
 """
@@ -79,45 +79,6 @@ class ARMDConfig:
         for name in ("position_base", "rope_base"):
             if not getattr(self, name) > 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 1")
-
-
-class KVCache:
-    """What a decoding run remembers, so that nothing is computed twice (ARMD, section 3.3).
-
-    Layer l keeps the keys and values of its rows: evidence rows (X) in a two-stream layer, target rows (G) in a causal
-    layer. Prefix aggregation keeps S = sum_i PE_i (outer) x_i, whose size does not grow with the text.
-
-    Memory, in numbers: 2 L B (max_length + 1) D for keys and values, and B d_pe D for the prefix.
-
-    Args:
-        config: the model's configuration.
-        batch_size: number of rows B.
-        length: number of text positions that will be decoded, at most `config.max_length`.
-        device: where the model is.
-        dtype: of keys and values.
-    """
-
-    def __init__(
-        self, config: ARMDConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        d_head = config.d_model // config.n_head
-        shape = (config.n_layer, 2, batch_size, config.n_head, length + 1, d_head)
-        self._rows = torch.empty(shape, device=device, dtype=dtype)
-        self._filled = [0] * config.n_layer
-        self.prefix = torch.zeros(batch_size, config.d_position, config.d_model, device=device)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no row has been stored yet, so that BOS is still to come."""
-        return self._filled[0] == 0
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, n, D/H) keys and values to a layer; return all that it holds by now."""
-        start = self._filled[layer]
-        stop = self._filled[layer] = start + keys.shape[2]
-        rows = self._rows[layer]
-        rows[0, :, :, start:stop], rows[1, :, :, start:stop] = keys, values
-        return rows[0, :, :, :stop], rows[1, :, :, :stop]
 
 
 class Rotary(nn.Module):
@@ -260,29 +221,20 @@ class Transformer(nn.Module, Checkpointed):
                 "encode the text with the tokenizer that was saved beside the model"
             )
 
-    def embed(self, tokens: Tensor, positions: Tensor, *, with_bos: bool) -> tuple[Tensor, Tensor]:
-        """Turn int64 tokens (B, n) at text positions (n,) or (B, n) into rows (B, n, D) at inner positions.
+    def embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """BOS and int64 tokens (B, E - 1) at text positions (E - 1,) or (B, E - 1): rows (B, E, D), inner positions."""
+        rows = self.embedding(tokens)
+        rows = torch.cat([self.bos.to(rows.dtype).expand(len(tokens), 1, -1), rows], 1)
+        return rows, F.pad(positions + 1, (1, 0))
 
-        With `with_bos` the row of BOS, at position 0, stands before them.
-        """
-        rows, positions = self.embedding(tokens), positions + 1
-        if with_bos:
-            rows = torch.cat([self.bos.to(rows.dtype).expand(len(tokens), 1, -1), rows], 1)
-            positions = F.pad(positions, (1, 0))
-        return rows, positions
-
-    def hidden(
-        self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache | None = None
-    ) -> Tensor:
-        """Turn evidence into one normed row for each target: the core that training and decoding share.
+    def hidden(self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks) -> Tensor:
+        """Turn evidence into one normed row for each target.
 
         Args:
-            tokens: int64 (B, E'), known tokens in generation order, those that the cache does not hold yet.
-            token_at: int64 (E',) or (B, E'), their text positions.
+            tokens: int64 (B, E - 1), known tokens in generation order; BOS will stand before them.
+            token_at: int64 (E - 1,) or (B, E - 1), their text positions.
             target_at: int64 (T,) or (B, T), the text positions to predict.
-            masks: who may see whom among these rows and those in the cache. BOS stands before the tokens where the
-                cache is empty or absent.
-            cache: what earlier calls remembered; this call adds to it.
+            masks: who may see whom.
 
         Returns:
             (B, T, D); the head turns it into logits.
@@ -308,17 +260,13 @@ class ARMD(Transformer):
         self.position = nn.Parameter(sinusoids(config.max_length + 1, config.d_position, config.position_base))
         self.prefix_norm = nn.LayerNorm(config.d_model, bias=False)
 
-    def hidden(
-        self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache | None = None
-    ) -> Tensor:
+    def hidden(self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks) -> Tensor:
         """See `Transformer.hidden`: prefix aggregation, L2s two-stream layers, L - L2s causal layers on G."""
-        x, x_at = self.embed(tokens, token_at, with_bos=cache is None or cache.is_empty)  # X^0
-        g, g_at = self.first_targets(x, x_at, target_at + 1, masks, cache)  # G^0
-        return self.norm(self.two_streams(x, x_at, g, g_at, masks, cache))
+        x, x_at = self.embed(tokens, token_at)  # X^0
+        g, g_at = self.first_targets(x, x_at, target_at + 1, masks)  # G^0
+        return self.norm(self.two_streams(x, x_at, g, g_at, masks))
 
-    def two_streams(
-        self, x: Tensor, x_at: Tensor, g: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
-    ) -> Tensor:
+    def two_streams(self, x: Tensor, x_at: Tensor, g: Tensor, g_at: Tensor, masks: Masks) -> Tensor:
         """L2s layers on X and G with shared weights, keys and values (ARMD, eq. 7), then L - L2s on G alone.
 
         Args:
@@ -327,7 +275,6 @@ class ARMD(Transformer):
             g: G^0 (B, T, D), targets.
             g_at: int64 (T,) or (B, T), positions of the targets.
             masks: who may see whom.
-            cache: keys and values of earlier calls; takes in those of this one.
 
         Returns:
             G^L (B, T, D).
@@ -340,8 +287,6 @@ class ARMD(Transformer):
         for depth, layer in enumerate(self.layers[: self.config.n_two_stream], start=1):
             normed = layer.attention_norm(rows)
             keys, values = layer.keys_values(normed[:, :E], x_angles)  # of X only
-            if cache is not None:
-                keys, values = cache.extend(depth - 1, keys, values)
             if depth == self.config.n_two_stream:  # X^L2s would feed nothing: only G goes on
                 rows, normed, queries = rows[:, E:], normed[:, E:], layer.queries(normed[:, E:], g_angles)
                 attended = attend(queries, keys, values, masks.target_to_evidence)
@@ -352,45 +297,64 @@ class ARMD(Transformer):
                 attended = torch.cat([x_attended, g_attended], 2)
             rows = layer.finish(rows, attended)
 
-        for depth, layer in enumerate(self.layers[self.config.n_two_stream :], start=self.config.n_two_stream):
-            rows = causal_layer(layer, depth, rows, g_angles, masks.target_to_target, cache)
+        for layer in self.layers[self.config.n_two_stream :]:
+            rows = causal_layer(layer, rows, g_angles, masks.target_to_target)
         return rows
 
-    def first_targets(
-        self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normalised because it grows with the prefix (ARMD, eq. 6).
-
-        Rows of this call meet in the matrix form; rows of earlier calls are in the state S = sum_i PE_i (outer) x_i of
-        the recurrent form. A training step has no earlier calls, a decoding step has no mask: each uses one of the two.
 
         Args:
             x: evidence rows X^0 (B, E, D).
             x_at: int64 (E,) or (B, E), their positions, BOS being 0.
             g_at: int64 (T,) or (B, T), positions of the targets.
             masks: who may see whom.
-            cache: holds the state of earlier calls; takes in the rows of this one.
 
         Returns:
             G^0 (B, T, D), and its positions.
         """
         x_pe, g_pe = (F.embedding(at, self.position) for at in (x_at, g_at))  # (E, d_pe), (T, d_pe), or with B in front
-        kernel = masks.target_to_evidence.apply(g_pe @ x_pe.mT)  # H(n, i) = <PE_n, PE_i>, (T, E)
-        g = kernel @ x
-        if cache is not None:
-            g = g + (g_pe.float() @ cache.prefix).to(g.dtype)
-            cache.prefix += x_pe.float().mT @ x.float()
-        return self.prefix_norm(g), g_at
+        return self.prefix_norm(aggregate(g_pe, x_pe, x, masks.target_to_evidence)), g_at
 
 
-def causal_layer(
-    layer: Layer, depth: int, rows: Tensor, angles: tuple[Tensor, Tensor], mask: Mask, cache: KVCache | None
-) -> Tensor:
-    """Run an ordinary layer on (B, n, D) rows that read each other and the rows in the cache."""
+CHUNK = 512  # targets; a matrix of 512 x 512 costs less than going through the state twice
+
+
+def aggregate(g_pe: Tensor, x_pe: Tensor, x: Tensor, mask: Mask) -> Tensor:
+    """((PE_g PE_x^T) * M) X for so many targets at a time that no (T, E) matrix of numbers is ever held.
+
+    Under a triangle, earlier chunks of evidence enter as the state S = sum_i PE_i (outer) x_i of the recurrent form;
+    under any other mask a chunk of targets meets all evidence.
+
+    Args:
+        g_pe: (T, d_pe) or (B, T, d_pe).
+        x_pe: (E, d_pe) or (B, E, d_pe).
+        x: (B, E, D).
+        mask: who may see whom, (T, E).
+
+    Returns:
+        (B, T, D).
+    """
+    T, state, chunks = g_pe.shape[-2], None, []
+    if T <= CHUNK:
+        return mask.apply(g_pe @ x_pe.mT) @ x  # H(n, i) = <PE_n, PE_i>, (T, E)
+    for start in range(0, T, CHUNK):
+        new = slice(start, start + CHUNK)
+        g = g_pe[..., new, :]
+        if mask.is_causal:
+            chunk = mask.apply(g @ x_pe[..., new, :].mT) @ x[:, new]
+            chunks.append(chunk if state is None else chunk + (g @ state).to(chunk.dtype))
+            read = x_pe[..., new, :].float().mT @ x[:, new].float()
+            state = read if state is None else state + read
+        else:
+            chunks.append(mask.rows(new).apply(g @ x_pe.mT) @ x)
+    return torch.cat(chunks, 1)
+
+
+def causal_layer(layer: Layer, rows: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    """Run an ordinary layer on (B, n, D) rows that read each other."""
     normed = layer.attention_norm(rows)
     keys, values = layer.keys_values(normed, angles)
-    if cache is not None:
-        keys, values = cache.extend(depth, keys, values)
     return layer.finish(rows, attend(layer.queries(normed, angles), keys, values, mask))
 
 

@@ -12,6 +12,7 @@ import torch
 from armdlab import baselines, model
 from armdlab.checkpoints import CONFIG, read_json, write_json
 from armdlab.decoding import generate
+from armdlab.engine import Engine
 from armdlab.model import Transformer
 from armdlab.tokenization import Tokenizer
 
@@ -34,6 +35,7 @@ class Lab:
     tokenizer: Tokenizer
     card: dict[str, Any] = field(repr=False)
     folder: Path
+    _engine: Engine | None = field(default=None, init=False, repr=False, compare=False)
 
     def write(self, prompt: str = "", *, length: int | None = None, **how: Any) -> str:  # noqa: ANN401
         """Continue a prompt.
@@ -47,6 +49,7 @@ class Lab:
             Prompt and continuation, up to the end of the text where the model made one.
         """
         length = length or self.model.config.max_length
+        how = {"end": self.tokenizer.end_of_text} | how
         return self.read(self.tokens(prompt, length=length, **how)[0].tolist())
 
     def read(self, ids: Sequence[int]) -> str:
@@ -78,7 +81,16 @@ class Lab:
     def tokens(self, prompt: str | Sequence[int] = "", **how: Any) -> torch.Tensor:  # noqa: ANN401
         """As `write`, in token ids: int64 (B, length)."""
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return generate(self.model, prompt=ids or None, **how)
+        return generate(self.engine, prompt=ids or None, **how)
+
+    @property
+    def engine(self) -> Transformer | Engine:
+        """The model, packed for decoding; packed anew if it was trained on. A class of one's own stays as it is."""
+        if not Engine.follows(self.model):
+            return self.model
+        if self._engine is None or not self._engine.is_current:
+            object.__setattr__(self, "_engine", Engine.of(self.model))
+        return self._engine
 
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
 from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
-from armdlab.decoding import Sampler
+from armdlab.engine import Engine
 from armdlab.objectives import nll
+from armdlab.sampling import Sampler
 
 N = 8
 
@@ -113,11 +114,17 @@ def test_strided_decoding_takes_the_steps_that_the_paper_counts():
         assert len(list(decode_steps(model, length=N, streams=streams))) == streams + N // streams - 1
 
 
-def test_decoding_calls_the_network_once_a_step_and_reads_a_prompt_in_the_first():
-    model, rows = tiny(ARMD), []
-    model.layers[0].key_value.register_forward_hook(lambda _m, inputs, _o: rows.append(inputs[0].shape[1]))
+def test_decoding_calls_the_network_once_a_step_and_reads_a_prompt_in_the_first(monkeypatch):
+    model, rows, run_layer = tiny(ARMD), [], Engine.run_layer
+
+    def spy(self, depth, x, *others):
+        if depth == 0:
+            rows.append(x.shape[1])
+        return run_layer(self, depth, x, *others)
+
+    monkeypatch.setattr(Engine, "run_layer", spy)
     list(decode_steps(model, length=N, prompt=[1, 2, 3], streams=1))
-    assert rows == [4, 1, 1, 1, 1]  # BOS and the prompt at once, then one token a call
+    assert rows == [4 + 4, 1 + 1, 1 + 1, 1 + 1, 1 + 1]  # X: BOS and the prompt, then a token a call; G beside it
 
 
 def test_same_seed_same_text_and_another_seed_another():

@@ -55,7 +55,7 @@ keep.fallback(torch.library.fallthrough_kernel)
 
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.masks import ALL_VISIBLE
-from armdlab.model import KVCache
+from armdlab.engine import Engine
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.objectives import diffusion_bound, nll
 
@@ -114,10 +114,10 @@ for cls in (AR, ARMD):
             loss.backward()
         optimizer = torch.optim.AdamW(model.parameters())
         optimizer.step()
-        cache = KVCache(config, 2, 8, model.bos.device, torch.float32)
+        engine = Engine.of(model)
         at = torch.empty(0, dtype=torch.int64, device="fakegpu")
         first = torch.empty(1, dtype=torch.int64, device="fakegpu")
-        logits = model.head(model.hidden(tokens[:, :0], at, first, ALL_VISIBLE, cache))
+        logits = engine.head(engine.hidden(tokens[:, :0], at, first, ALL_VISIBLE, engine.new_cache(2, 8)))
         assert logits.device.type == "fakegpu"
 print("ran on a fake accelerator")
 """

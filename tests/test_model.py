@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
+import armdlab.model
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
+from armdlab.engine import Engine
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks, strictly_causal_mask
-from armdlab.model import KVCache, sinusoids
+from armdlab.model import sinusoids
 from armdlab.objectives import nll
 
 N, B = 8, 2
@@ -126,8 +128,8 @@ def test_prefix_aggregation_is_equation_6_written_out():
     model = tiny(ARMD)
     order = GenerationOrder.strided(N, 2)
     made = order.to_generation_order(random_tokens(model, 1, N))
-    x, x_at = model.embed(made[:, :-1], order.positions[:-1], with_bos=True)
-    g, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order), None)
+    x, x_at = model.embed(made[:, :-1], order.positions[:-1])
+    g, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order))
     is_seen = strictly_causal_mask(order)
     for n in range(N):
         expected = (model.position[order.positions[n] + 1] @ model.position[0]) * model.bos
@@ -143,16 +145,30 @@ def test_matrix_and_recurrent_prefix_aggregation_agree(order):
     """The recurrent form reads one block at a time and keeps only the state."""
     model = tiny(ARMD)
     made = order.to_generation_order(random_tokens(model, B, N))
-    x, x_at = model.embed(made[:, :-1], order.positions[:-1], with_bos=True)
-    at_once, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order), None)
-    cache = KVCache(model.config, B, N, torch.device("cpu"), torch.float32)
-    fed = 0
+    x, x_at = model.embed(made[:, :-1], order.positions[:-1])
+    at_once, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order))
+    engine = Engine.of(model)
+    cache, fed = engine.new_cache(B, N), 0
     for start, stop in itertools.pairwise([*(order.blocks.diff(prepend=torch.tensor([-1])).nonzero().flatten()), N]):
         new = slice(fed, start + 1)  # BOS and the ranks of earlier blocks
-        in_turn, _ = model.first_targets(x[:, new], x_at[new], order.positions[start:stop] + 1, ALL_VISIBLE, cache)
+        targets_at = order.positions[start:stop] + 1
+        in_turn = engine.first_targets(x[:, new], x_at[new], targets_at, ALL_VISIBLE, cache, None)
         fed = start + 1
         torch.testing.assert_close(in_turn, at_once[:, start:stop], atol=1e-5, rtol=1e-5)
     assert cache.prefix.shape == (B, model.config.d_position, model.config.d_model)
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_prefix_aggregation_in_chunks_is_the_matrix_form(streams, monkeypatch):
+    model, order = tiny(ARMD, max_length=64), GenerationOrder.strided(64, streams)
+    tokens = random_tokens(model, B, 64)
+    expected = model(tokens, order)
+    gradient = torch.autograd.grad(expected.square().sum(), model.position)[0]
+    monkeypatch.setattr(armdlab.model, "CHUNK", 12)
+    in_chunks = model(tokens, order)
+    torch.testing.assert_close(in_chunks, expected, atol=1e-5, rtol=1e-5)
+    again = torch.autograd.grad(in_chunks.square().sum(), model.position)[0]
+    torch.testing.assert_close(again, gradient, atol=1e-4, rtol=1e-4)
 
 
 def test_position_kernel_starts_local():

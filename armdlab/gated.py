@@ -1,0 +1,182 @@
+"""When is a stream sure enough to write, and when should it wait for the others?
+
+Confidence decides in many masked-diffusion samplers (Chang et al., 2022; Fast-dLLM, Wu et al., 2025); here it decides
+which of the S streams of ARMD commit their next token at a step. The others predict anew, from more evidence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from armdlab.engine import ARMDEngine, KVCache, Trial
+from armdlab.masks import Mask, Masks
+from armdlab.orders import UNKNOWN, GenerationOrder
+from armdlab.sampling import Sampler
+from armdlab.steps import DecodeStep, Writing, seconds_since
+
+DONE = 10**9  # behind the last position of every stream
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a token must pass to be committed; the surest stream of a row always passes, so that each step makes one.
+
+    A gate on entropy looks before the token is drawn, and biases nothing but the order. A gate on the probability of
+    the drawn token also favours likely tokens: an unlikely one gets a second chance to be another.
+
+    Args:
+        min_probability: of the drawn token, at temperature 1; 0 to 1.
+        max_entropy: of the prediction, in nats, at temperature 1.
+
+    Raises:
+        ValueError: if nothing is asked, or a number is out of range.
+
+    >>> Gate(min_probability=0.5)
+    Gate(min_probability=0.5, max_entropy=None)
+    """
+
+    min_probability: float | None = None
+    max_entropy: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a gate that asks nothing, or the impossible."""
+        if self.min_probability is None and self.max_entropy is None:
+            raise ValueError("Gate() asks nothing; give min_probability (0 to 1), max_entropy (nats), or both")
+        if self.min_probability is not None and not 0 <= self.min_probability <= 1:
+            raise ValueError(f"min_probability={self.min_probability} must be between 0 and 1")
+        if self.max_entropy is not None and not self.max_entropy >= 0:
+            raise ValueError(f"max_entropy={self.max_entropy} must be at least 0 nats")
+
+    def passes(self, logits: Tensor, log_probs: Tensor, is_waiting: Tensor) -> Tensor:
+        """Which of (B, S) drawn tokens are committed.
+
+        Args:
+            logits: (B, S, V).
+            log_probs: float64 (B, S), of the drawn tokens.
+            is_waiting: bool (B, S), False for streams that are done.
+        """
+        sure, surest = is_waiting.clone(), log_probs
+        if self.max_entropy is not None:
+            log_p = logits.double().log_softmax(-1)
+            entropy = -(log_p.exp() * log_p).sum(-1)
+            sure &= entropy <= self.max_entropy
+            surest = -entropy if self.min_probability is None else surest
+        if self.min_probability is not None:
+            sure &= log_probs.exp() >= self.min_probability
+        best = surest.masked_fill(~is_waiting, -torch.inf).argmax(-1, keepdim=True)
+        return sure | (torch.zeros_like(sure).scatter_(1, best, True) & is_waiting)
+
+
+@torch.no_grad()
+def gated_steps(
+    engine: ARMDEngine,
+    tokens: Tensor,
+    order: GenerationOrder,
+    choose: Sampler,
+    end: int | None,
+    streams: int,
+    gate: Gate,
+) -> Iterator[DecodeStep]:
+    """One network call a step for the next token of every stream; the gate decides which of them stay.
+
+    Slots of the cache are text positions, since nobody knows the order in which they will be made: a row of X or G that
+    was not committed is written over by the next try. The rows G of a step see each other, as in training, also those
+    that then wait; what was seen is what is cached.
+
+    Args:
+        engine: of an ARMD.
+        tokens: int64 (B, N), what is given, -1 elsewhere; the same positions in every row.
+        order: strided, what is given first.
+        choose: how tokens are drawn.
+        end: as in `decode_steps`.
+        streams: S.
+        gate: decides.
+    """
+    started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
+    text, writing = tokens.to(device).clone(), Writing(tokens.to(device), end)
+    known = int((tokens[0] != UNKNOWN).sum())
+    read_first, to_write = order.positions.to(device).split([known, N - known])
+    lanes = _lanes(to_write, streams)  # (S, places + 1)
+    cache, nowhere = engine.new_cache(B, N, spare=1), N + 1
+    place = torch.zeros(B, streams, dtype=torch.int64, device=device)
+    seen_x = torch.zeros(B, N + 2, dtype=torch.bool, device=device)  # slots of X that are evidence; BOS is slot 0
+    seen_g = torch.zeros(B, N + 2, dtype=torch.bool, device=device)  # slots of G that were committed
+
+    if known:  # read what is given, one token a block, as `_walk` does
+        _read(engine, text, read_first, cache)
+        seen_x[:, 0] = True
+        seen_x[:, read_first[:-1] + 1], seen_g[:, read_first] = True, True
+        newest = read_first[-1:].expand(B, 1)
+        is_real = torch.ones_like(newest, dtype=torch.bool)
+    else:
+        newest = torch.zeros(B, 0, dtype=torch.int64, device=device)
+        is_real = torch.ones(B, 1, dtype=torch.bool, device=device)  # BOS
+    with_bos = not known
+    while True:
+        lane_at = lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)).squeeze(-1)  # (B, S)
+        is_waiting = lane_at != DONE
+        at = lane_at.clamp(max=N - 1)
+        x_slots = torch.where(is_real[:, with_bos:], newest + 1, nowhere)
+        if with_bos:
+            x_slots = F.pad(x_slots, (1, 0))
+        seen_x.scatter_(1, x_slots, True)
+        seen_x[:, nowhere] = False
+        g_slots = torch.where(is_waiting, at, nowhere)
+        read_g = seen_g.scatter(1, g_slots, True)
+        read_g[:, nowhere] = ~is_waiting.any(-1)
+        E, S = x_slots.shape[1], streams
+        masks = Masks(
+            Mask(seen_x.unsqueeze(1).expand(-1, E, -1)),
+            Mask(seen_x.unsqueeze(1).expand(-1, S, -1)),
+            Mask(read_g.unsqueeze(1).expand(-1, S, -1)),
+        )
+        newest_tokens = text.gather(1, newest).clamp(min=0)
+        trial = Trial(x_slots, g_slots, with_bos=with_bos, is_real=is_real)
+        logits = engine.head(engine.hidden(newest_tokens, newest, at, masks, cache, trial))
+        chosen, log_probs = choose(logits)
+        commits = gate.passes(logits, log_probs.to(device), is_waiting)
+
+        text.scatter_(1, at, torch.where(commits, chosen, text.gather(1, at)))
+        seen_g.scatter_(1, torch.where(commits, at, nowhere), True)
+        place += commits
+        newest, is_real, with_bos = at, commits, False
+        columns = commits.any(0)
+        made_at = at.masked_fill(~commits, UNKNOWN)[:, columns]
+        elapsed = seconds_since(started, device)
+        yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs[:, columns], elapsed)
+        stay = writing.drop_finished(
+            (lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)) == DONE).all((1, 2))
+        )
+        if stay is not None:
+            if not len(stay):
+                return
+            text, place, seen_x, seen_g, newest, is_real = (
+                each[stay] for each in (text, place, seen_x, seen_g, newest, is_real)
+            )
+            cache.keep(stay)
+
+
+def _lanes(to_write: Tensor, streams: int) -> Tensor:
+    """Positions of each stream one after another, (S, places + 1), and DONE behind its last."""
+    places = -(-len(to_write) // streams) + 1
+    return F.pad(to_write, (0, places * streams - len(to_write)), value=DONE).view(places, streams).T
+
+
+def _read(engine: ARMDEngine, text: Tensor, read_first: Tensor, cache: KVCache) -> None:
+    """BOS and all given tokens but the last, which the first step reads; and the rows G of all of them."""
+    n, device = len(read_first), text.device
+    triangle = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    columns = torch.zeros(2, n, cache.n_slots, dtype=torch.bool, device=device)
+    x_slots = F.pad(read_first[:-1] + 1, (1, 0))
+    columns[0][:, x_slots], columns[1][:, read_first] = triangle, triangle
+    masks = Masks(Mask(columns[0]), Mask(columns[0]), Mask(columns[1]))
+    B = len(text)
+    trial = Trial(x_slots.expand(B, -1), read_first.expand(B, -1), with_bos=True, sees=triangle)
+    engine.hidden(text[:, read_first[:-1]], read_first[:-1], read_first, masks, cache, trial)
+    cache.commit()

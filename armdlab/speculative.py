@@ -1,0 +1,183 @@
+"""How can tokens be made in parallel and yet be drawn exactly as one after another?
+
+Any-subset speculative decoding (Guo and Ermon, 2025), on strided streams: a window of W tokens is drafted as if they
+were independent, then priced under the chain rule of the same order, and the longest prefix that passes is kept. ARMD
+scores any order in one pass, so drafter and judge are one network, and the next drafts ride in the pass that judges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from armdlab.engine import ARMDEngine, Trial
+from armdlab.masks import Mask, Masks
+from armdlab.orders import UNKNOWN, GenerationOrder
+from armdlab.sampling import Sampler
+from armdlab.steps import DecodeStep, Writing, seconds_since
+
+
+@torch.no_grad()
+def verified_steps(
+    engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None, window: int
+) -> Iterator[DecodeStep]:
+    """Draft, judge, keep: one network call a step, at least one token a call, `window` at most.
+
+    Each row of the batch has a frontier f: ranks below it are final. A call holds, for each row,
+
+        evidence X   ranks f - 1 .. f + W - 1   the last final token and W drafts
+        targets G    ranks f     .. f + W - 1   judge: sees what stands before it, drafts included: p, the chain rule
+                     ranks f + W .. f + 2W - 1  draft: sees all of the window, no sibling's token: q of the next
+
+    Draft x ~ q at rank n stays with chance min(1, p(x) / q(x)); the first that does not is drawn anew from what q left
+    of p, max(p - q, 0), and the drafts behind it are judged again in the next call: they are still draws from their q.
+    So every token has the distribution p, whatever q was (Leviathan et al., 2023; Chen et al., 2023).
+
+    Slots of the cache are ranks, so that a draft that failed is simply written over.
+
+    Args:
+        engine: of an ARMD.
+        tokens: int64 (B, N), what is given, -1 elsewhere.
+        order: its blocks do not matter: each token is a block of its own.
+        choose: temperature and truncation hold for p and q alike.
+        end: as in `decode_steps`.
+        window: W, drafts at a time.
+    """
+    started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
+    state = _State(engine, tokens.to(device), order.to(device), window)
+    writing = Writing(tokens.to(device), end)
+    state.draft_first(choose)
+    while True:
+        positions, chosen, log_probs, is_new = state.judge(choose)
+        columns = is_new.any(0)
+        if columns.any():
+            at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
+            elapsed = seconds_since(started, device)
+            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs[:, columns], elapsed)
+        stay = writing.drop_finished(state.frontier >= N)
+        if stay is not None:
+            if not len(stay):
+                return
+            state.keep(stay)
+
+
+class _State:
+    """Frontiers, drafts and cache of the rows that still write."""
+
+    def __init__(self, engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, window: int) -> None:
+        B, N = tokens.shape
+        self.engine, self.W, self.N = engine, window, N
+        made = order.to_generation_order(tokens)
+        room = made.new_zeros(B, 2 * window)  # ranks from N are drafted like others, and never yielded
+        self.is_given = torch.cat([made != UNKNOWN, torch.zeros_like(room, dtype=torch.bool)], 1)
+        self.made = torch.cat([made, room], 1)
+        self.at = torch.cat([order.positions.expand(B, -1), room], 1)
+        self.cache = engine.new_cache(B, N, spare=2 * window)
+        self.frontier = made.new_zeros(B)
+        self.is_first = True
+        self.drafts = self.q = torch.empty(0)
+
+        judge, draft = torch.ones(window, window + 1, dtype=torch.bool).tril(), torch.ones(window, window + 1).bool()
+        self.sees = torch.cat([judge, draft]).to(tokens.device)  # (2W, W + 1): targets of a call, its evidence
+        self.x_offsets = torch.arange(window + 1, device=tokens.device)
+        self.g_offsets = torch.arange(2 * window, device=tokens.device)
+        # the last slot that a target reads, from the frontier: X slot s holds rank s - 1, G slot s holds rank s
+        self.reach = self.g_offsets.clamp(max=window)
+        self.g_reach = self.g_offsets.masked_fill(self.g_offsets >= window, 2 * window - 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows only."""
+        for name in ("is_given", "made", "at", "frontier", "drafts", "q"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.cache.keep(rows)
+
+    def draft_first(self, choose: Sampler) -> None:
+        """Read what all rows know at the start of the order, and draft the first window behind it."""
+        W, device = self.W, self.at.device
+        known = int(self.is_given[:, : self.N].int().cumprod(-1).sum(-1).min())
+        rows = torch.arange(known + W, device=device)
+        sees = torch.arange(known + 1, device=device) <= rows.clamp(max=known).unsqueeze(-1)
+        siblings = torch.arange(known + W, device=device) <= rows.masked_fill(rows >= known, known + W).unsqueeze(-1)
+        masks = Masks(Mask(sees[: known + 1]), Mask(sees), Mask(siblings))
+        trial = Trial(slice(0, known + 1), slice(0, known + W), with_bos=True, sees=sees)
+        hidden = self.engine.hidden(
+            self.made[:, :known], self.at[:, :known], self.at[:, : known + W], masks, self.cache, trial
+        )
+        stays = torch.arange(known + 1, device=device) < known  # the last row is read again, as the first of a window
+        self.cache.commit(stays.expand(len(self.at), -1))
+        self.frontier = self.frontier + known
+        self.is_first = known == 0
+        self.q = choose.probabilities(self.engine.head(hidden[:, known:]))
+        self.drafts = self._drawn(choose, self.q, self.frontier)
+
+    def judge(self, choose: Sampler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One call: judge the drafts, keep what passes, draft on.
+
+        Returns:
+            Of the window's ranks, (B, W): text positions, tokens, their log-probabilities, and which were made now.
+        """
+        W, f = self.W, self.frontier.unsqueeze(-1)
+        ranks = f + self.g_offsets
+        window, at = ranks[:, :W], self.at.gather(1, ranks)
+        self.made.scatter_(1, window, self.drafts)
+        p_logits, q_logits = self._call(f, ranks, at).split(W, 1)
+        p = choose.probabilities(p_logits)
+
+        # accept x ~ q with chance min(1, p / q)
+        p_x, q_x = (dist.gather(-1, self.drafts.unsqueeze(-1)).squeeze(-1) for dist in (p, self.q))
+        is_given = self.is_given.gather(1, window)
+        passes = (choose.uniform(p_x.shape).to(p_x.device) * q_x < p_x) | is_given | (window >= self.N)
+        n_passed = passes.int().cumprod(-1).sum(-1, keepdim=True)  # (B, 1)
+        n_new = (n_passed + 1).clamp(max=W)
+
+        # where one failed, draw it from what q left of p
+        failed = n_passed.clamp(max=W - 1)
+        index = failed.unsqueeze(-1).expand(-1, -1, p.shape[-1])
+        left = (p.gather(1, index) - self.q.gather(1, index)).clamp(min=0)
+        left = torch.where(left.sum(-1, keepdim=True) > 0, left, p.gather(1, index))  # p = q up to rounding
+        redrawn = torch.where(n_passed < W, choose.draw(left), self.drafts.gather(1, failed))
+        tokens = self.drafts.scatter(1, failed, redrawn)
+        self.made.scatter_(1, window, tokens)
+        self.cache.commit(self.x_offsets < n_new)
+
+        # the next window: drafts that were not reached, then new ones
+        q_new = choose.probabilities(q_logits)
+        drafts_new = self._drawn(choose, q_new, f.squeeze(-1) + W)
+        shift = n_new + self.g_offsets[:W]
+        self.drafts = torch.cat([self.drafts, drafts_new], 1).gather(1, shift)
+        self.q = torch.cat([self.q, q_new], 1).gather(1, shift.unsqueeze(-1).expand(-1, -1, p.shape[-1]))
+        self.frontier = (self.frontier + n_new.squeeze(-1)).clamp(max=self.N)
+        self.is_first = False
+
+        is_new = (self.g_offsets[:W] < n_new) & ~is_given & (window < self.N)
+        return at[:, :W], tokens, choose.log_probs(p_logits, tokens), is_new
+
+    def _call(self, f: Tensor, ranks: Tensor, at: Tensor) -> Tensor:
+        """The network on a window: logits (B, 2W, V)."""
+        W, top = self.W, int(self.frontier.max())
+        before = (f - 1 + self.x_offsets)[:, self.is_first :]  # BOS is no token: in the first window it comes by itself
+        x_slots, x_at = f + self.x_offsets, self.at.gather(1, before)
+        columns, g_columns = self._columns(top + W + 1), self._columns(top + 2 * W)
+        masks = Masks(
+            Mask(columns <= x_slots.unsqueeze(-1)),
+            Mask(columns <= (f + self.reach).unsqueeze(-1)),
+            Mask(g_columns <= (f + self.g_reach).unsqueeze(-1)),
+        )
+        slots = (x_slots, ranks)
+        if len(f) == 1:  # one row of the batch: its slots are neighbours
+            slots = slice(top, top + W + 1), slice(top, top + 2 * W)
+        trial = Trial(*slots, with_bos=self.is_first, sees=self.sees)
+        return self.engine.head(self.engine.hidden(self.made.gather(1, before), x_at, at, masks, self.cache, trial))
+
+    def _columns(self, n: int) -> Tensor:
+        return torch.arange(n, device=self.at.device)
+
+    def _drawn(self, choose: Sampler, q: Tensor, start: Tensor) -> Tensor:
+        """Draw drafts (B, W) for the ranks from `start` on; what is given is its own draft."""
+        ranks = start.unsqueeze(-1) + self.g_offsets[: self.W]
+        ranks = ranks.clamp(max=self.made.shape[1] - 1)
+        drawn = choose.draw(q).to(self.made.device)
+        return torch.where(self.is_given.gather(1, ranks), self.made.gather(1, ranks), drawn)
