@@ -61,6 +61,11 @@ class KVCache:
         """Number of slots of a layer."""
         return self._slots.shape[2]
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory of keys, values and prefix."""
+        return self._slots.nbytes + self.prefix.nbytes
+
     def next_slots(self, n_evidence: int, n_targets: int) -> tuple[slice, slice]:
         """Take the next free slots of X and of G."""
         x = slice(self.n_evidence, self.n_evidence + n_evidence)

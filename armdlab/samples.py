@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-import torch
+from typing import Any
 
 from armdlab import tales
 from armdlab.curriculum import seeded
-from armdlab.decoding import decode_steps
+from armdlab.decoding import generate
 from armdlab.model import Transformer
-from armdlab.orders import UNKNOWN, GenerationOrder
+from armdlab.orders import GenerationOrder
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
@@ -159,6 +158,7 @@ def write_tales(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 50,
+    **how: Any,  # noqa: ANN401
 ) -> list[str]:
     """Let a model write `n` texts; each is cut at its first end-of-text, and what streams made behind that is dropped.
 
@@ -172,30 +172,27 @@ def write_tales(
         temperature: divides the logits.
         seed: of all draws; with `batch_size` it decides them.
         batch_size: rows written together.
+        how: `verify`, `gate` and their kin, as `decode_steps` takes them.
 
     Raises:
         ValueError: as `decode_steps`.
     """
-    length = length or model.config.max_length
+    length, end = length or model.config.max_length, tokenizer.end_of_text
     texts: list[str] = []
     while len(texts) < n:
         size = min(batch_size, n - len(texts))
-        tokens = torch.full((size, length), UNKNOWN)
         chance = tales.tale_seed(seed, len(texts)) >> 1  # torch's seeds have 63 bits
-        order = GenerationOrder.strided(length, streams)
+        who_is_when: dict[str, Any] = {"streams": streams}
         if steps is not None:
             drawn = seeded(chance, 5)  # not the stream of the tokens: which is shown when says nothing of what
             inside = getattr(model, "block_size", None)
             order = GenerationOrder.masking_process(length, steps, block_size=inside, batch_size=size, generator=drawn)
-        for step in decode_steps(
-            model, length=length, order=order, batch_size=size, temperature=temperature, seed=chance
-        ):
-            tokens.scatter_(1, step.positions.expand_as(step.tokens).cpu(), step.tokens.cpu())
-            is_end, is_open = tokens == tokenizer.end_of_text, tokens == UNKNOWN
-            ends = torch.where(is_end.any(-1), is_end.int().argmax(-1), length)
-            if (is_end.any(-1) & ~(is_open & (torch.arange(length) < ends[:, None])).any(-1)).all():
-                break  # whatever is still open stands behind an end
-        texts += [tokenizer.decode(row[:end].tolist()) for row, end in zip(tokens, ends, strict=True)]
+            who_is_when = {"order": order}
+        tokens = generate(
+            model, length=length, end=end, batch_size=size, temperature=temperature, seed=chance, **who_is_when, **how
+        )
+        ends = [row.index(end) if end in row else length for row in tokens.tolist()]
+        texts += [tokenizer.decode(row[:stop]) for row, stop in zip(tokens.tolist(), ends, strict=True)]
     return texts
 
 
