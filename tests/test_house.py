@@ -29,6 +29,7 @@ LAYERS = {
     "sampling": {"orders"},
     "steps": {"orders"},
     "decoding": {"orders", "masks", "model", "baselines", "engine", "sampling", "steps", "speculative", "gated"},
+    "attention_maps": {"orders", "model"},
     "tokenization": {"checkpoints"},
     "grammar": set(),
     "tales": {"grammar"},
