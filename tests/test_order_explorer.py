@@ -31,7 +31,7 @@ def asked(explorer, **content):
 
 @given(orders(max_length=10))
 def test_what_is_shown_are_the_masks_of_the_package(order):
-    found, state = explored(Wish.of(" ".join("w" * order.length), order))
+    found, state = explored(Wish.of(" ".join("w" * order.length), order.length, order))
     assert found == order
     assert state["causal"] == causal_mask(order, in_text_order=True).int().tolist()
     assert state["strict"] == strictly_causal_mask(order, in_text_order=True).int().tolist()
@@ -42,7 +42,7 @@ def test_what_is_shown_are_the_masks_of_the_package(order):
 @given(orders(max_length=10))
 def test_the_reason_given_for_a_cell_fits_what_the_mask_says(order):
     allows = {"causal": {"earlier", "together", "itself"}, "strict": {"earlier"}}
-    _, state = explored(Wish.of(" ".join("w" * order.length), order))
+    _, state = explored(Wish.of(" ".join("w" * order.length), order.length, order))
     for name, rows in ((name, state[name]) for name in REASONS):
         for row, why in zip(rows, state["relations"], strict=True):
             assert [bool(cell) for cell in row] == [relation in allows[name] for relation in why]

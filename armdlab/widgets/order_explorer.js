@@ -74,7 +74,7 @@ function render({ model, el }) {
   function fill(matrix) {
     const state = picker.state(), at = picker.places();
     at.forEach((n, row) => {
-      matrix.sides[row].textContent = matrix.heads[row].textContent = state.words[n];
+      matrix.sides[row].textContent = matrix.heads[row].textContent = word(state, n);
       at.forEach((i, column) => {
         const cell = matrix.rows[row][column], may = state[matrix.name][n][i];
         cell.dataset.key = `${n},${i}`;

@@ -13,7 +13,7 @@ from armdlab import figures
 from armdlab.figures import Picture
 from armdlab.masks import causal_mask, strictly_causal_mask
 from armdlab.orders import GenerationOrder
-from armdlab.widgets.order_picker import Wish, relations, shown, words_of
+from armdlab.widgets.order_picker import Wish, shown, shown_masks, words_of
 from armdlab.widgets.view import View
 
 MOST_WORDS = 32  # of which a cell is still large enough to be pointed at
@@ -50,9 +50,9 @@ class OrderExplorer(View):
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, text: str = "the cat sat on the mat", order: GenerationOrder | None = None) -> None:
-        self._wish = Wish.of(text, order)
-        super().__init__(state=explored(self._wish)[1])
-        self.order: GenerationOrder = explored(self._wish)[0]
+        self._wish = Wish.of(text, len(words_of(text, MOST_WORDS)), order)
+        self.order, state = explored(self._wish)
+        super().__init__(state=state)
 
     def __repr__(self) -> str:
         return f"OrderExplorer({self.state['summary']}, {self._wish.kind})"
@@ -77,12 +77,6 @@ def explored(wish: Wish) -> tuple[GenerationOrder, dict[str, Any]]:
     """
     words = words_of(wish.text, MOST_WORDS)
     order = wish.order(len(words))
-    causal, strict = causal_mask(order, in_text_order=True), strictly_causal_mask(order, in_text_order=True)
-    cells = f"M^c allows {int(causal.sum())} of {order.length**2} cells, M^sc {int(strict.sum())}"
-    return order, shown(wish, words, order) | {
-        "causal": causal.int().tolist(),
-        "strict": strict.int().tolist(),
-        "relations": relations(order),
-        "reasons": REASONS,
-        "cells": cells,
-    }
+    n_causal, n_strict = int(causal_mask(order).sum()), int(strictly_causal_mask(order).sum())
+    cells = f"M^c allows {n_causal} of {order.length**2} cells, M^sc {n_strict}"
+    return order, shown(wish, words, order) | shown_masks(order) | {"reasons": REASONS, "cells": cells}

@@ -27,8 +27,9 @@ const inkOn = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 const css = (rgb) => `rgb(${rgb.join(", ")})`;
 const blockColour = (state, position) => viridis(state.blocks[position] / Math.max(1, Math.max(...state.blocks)));
 // A word keeps its own direction of writing, wherever it is quoted.
-const quoted = (word) => `\u201c\u2068${word}\u2069\u201d`;
-const named = (state, position) => `position ${position} ${quoted(state.words[position])}`;
+const quoted = (word) => `\u201c\u2068${word.trim()}\u2069\u201d`;
+const word = (state, position) => state.words[position].trim() || "\u2423";
+const named = (state, position) => `position ${position} ${quoted(word(state, position))}`;
 
 // Move elements from where they were to where they are, in at most 400 ms; `find` gives a Map of keys to elements.
 function morph(find, draw) {
@@ -89,10 +90,10 @@ function asking(model, wish) {
 }
 
 function orderPicker(root, model, touched = () => {}) {
-  let state = model.get("state"), wish = structuredClone(state.wish), joins = false, byGeneration = false;
+  let state = model.get("state"), wish = structuredClone(state.wish), joins = false, byGeneration = false, more = () => ({}), also = () => {}, retold = () => {};
   const numbers = Object.fromEntries(Object.entries(KINDS).map(([kind, { first }]) => [kind, first]));
   numbers[wish.kind] = wish.number;
-  const { ask, busy, off } = asking(model, () => ({ text: wish.text, kind: wish.kind, number: numbers[wish.kind] ?? 2, seed: wish.seed, painted: wish.painted }));
+  const { ask, busy, off } = asking(model, () => ({ ...wish, number: numbers[wish.kind] ?? 2, ...more() }));
   const id = `armdlab-${Math.random().toString(36).slice(2)}`;
 
   const line = make(root, "label", { class: "text" });
@@ -138,7 +139,7 @@ function orderPicker(root, model, touched = () => {}) {
   const found = () => new Map(tokens.map((token) => [token.dataset.position, token]));
   const focus = roving(ribbon, () => [tokens], (_, place) => touched(places()[place]));
 
-  text.oninput = () => { wish.text = text.value; ask(); };
+  text.oninput = () => { wish.text = text.value; retold(); ask(); };
   slider.oninput = () => { numbers[wish.kind] = Number(slider.value); value.textContent = slider.value; ask(); };
   field.oninput = () => { numbers[wish.kind] = field.value === "" ? "" : Number(field.value); ask(); };
   redraw.onclick = () => { wish.seed++; ask(); };
@@ -196,7 +197,7 @@ function orderPicker(root, model, touched = () => {}) {
       token.classList.toggle("follows", state.wish.kind === "painted" && !painted.includes(position) && painted.length > 0);
       token.classList.toggle("begins", byGeneration && place > 0 && state.blocks[state.positions[place - 1]] !== block);
       token.children[0].textContent = rank;
-      token.children[1].textContent = state.words[position];
+      token.children[1].textContent = word(state, position);
       const said = `${named(state, position)}: rank ${rank}, block ${block}${others.length ? `, made together with ${others.join(", ")}` : ""}`;
       token.setAttribute("aria-label", `${said}; press to paint`);
       token.title = said;
@@ -204,7 +205,6 @@ function orderPicker(root, model, touched = () => {}) {
     focus.place(0, Math.min(focus.at()[1], tokens.length - 1), had);
   }
 
-  let also = () => {};
   const change = () => { morph(found, draw); also(); };
   function renewed() {
     state = model.get("state");
@@ -228,7 +228,8 @@ function orderPicker(root, model, touched = () => {}) {
     places,
     byGeneration: () => byGeneration,
     ask,
-    extra: (more) => Object.assign(wish, more),
+    extra: (tells) => { more = tells; },
+    onText: (does) => { retold = does; },
     token: (position) => tokens[places().indexOf(position)],
     onChange: (draws) => { also = draws; },
     off: () => { off(); model.off("change:state", renewed); model.off("change:message", said); },

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from armdlab.masks import strictly_causal_mask
+from armdlab.masks import causal_mask, strictly_causal_mask
 from armdlab.orders import GenerationOrder
+from armdlab.tokenization import Tokenizer
 
 KINDS = ("left to right", "shuffled", "strided", "random", "masking", "blockwise", "painted")
 
@@ -34,16 +35,16 @@ class Wish:
     painted: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, text: str, order: GenerationOrder | None) -> Wish:
-        """The wish that gives this order; left to right if None.
+    def of(cls, text: str, length: int, order: GenerationOrder | None) -> Wish:
+        """The wish that gives this order for a text of so many words; left to right if None.
 
         Raises:
-            ValueError: if the order has not one position for each word.
+            ValueError: if the order is of another length.
         """
         if order is None:
             return cls(text)
-        if order.length != len(text.split()):
-            raise ValueError(f"order={order} is not for the {len(text.split())} words of the text; make one that is")
+        if order.length != length:
+            raise ValueError(f"order={order} is not for the {length} words of the text; make one that is")
         return cls(text, "painted", painted=tuple(tuple(step.tolist()) for step in order.steps()))
 
     def changed(self, content: dict[str, Any]) -> Wish:
@@ -97,6 +98,25 @@ def words_of(text: str, most: int) -> list[str]:
     return words
 
 
+def tokens_of(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], list[str]]:
+    """Ids of a text as a model reads it, and what each stands for (a space before a word belongs to it).
+
+    Raises:
+        ValueError: if there is no token, or more than `most`.
+    """
+    ids = tokenizer.encode(text.strip())
+    if not ids:
+        raise ValueError("the text holds no word; write at least one")
+    if len(ids) > most:
+        raise ValueError(f"the text has {len(ids):,} tokens and the picture holds {most}; shorten it")
+    return ids, [tokenizer.decode([i]) for i in ids]
+
+
+def quoted(word: str) -> str:
+    """A word in quotation marks, isolated so that it keeps its own direction of writing."""
+    return f"\u201c\u2068{word.strip()}\u2069\u201d"
+
+
 def painted_order(length: int, painted: Sequence[Sequence[int]]) -> GenerationOrder:
     """Painted steps come first, one block each; the other positions follow left to right, one at a time.
 
@@ -134,6 +154,15 @@ def summary(order: GenerationOrder) -> str:
     most = int(torch.bincount(order.blocks).max())
     words, taken = ("1 word" if n == 1 else f"{n} words"), ("1 step" if steps == 1 else f"{steps} steps")
     return f"{words} in {taken}" + (f", up to {most} made together" if most > 1 else ", one at a time")
+
+
+def shown_masks(order: GenerationOrder) -> dict[str, Any]:
+    """Both masks [n][i] of 0 and 1, and `relations`, in text order."""
+    return {
+        "causal": causal_mask(order, in_text_order=True).int().tolist(),
+        "strict": strictly_causal_mask(order, in_text_order=True).int().tolist(),
+        "relations": relations(order),
+    }
 
 
 def relations(order: GenerationOrder) -> list[list[str]]:
