@@ -1,7 +1,7 @@
 // What one target reads: a bar above each word for the chosen head, a heat map below for all heads of the layer.
 
 function render({ model, el }) {
-  const root = make(el, "div", { class: "armdlab-view armdlab-microscope", role: "group", "aria-label": "attention microscope", "data-lm-suppress-shortcuts": "true" }); // else JupyterLab takes the keys
+  const root = frame(el, "armdlab-microscope", "attention microscope");
   const picker = orderPicker(root, model, (position) => { if (position === null) begin(); else said.textContent = `${picker.token(position).title}.`; });
   const id = `armdlab-${Math.random().toString(36).slice(2)}`;
   let layer = 0, head = 0, target = null;
@@ -169,8 +169,6 @@ function render({ model, el }) {
   back.onclick = () => go(picker.state().blocks[target] - 1);
   on.onclick = () => go(picker.state().blocks[target] + 1);
   picker.onChange(renewed);
-  theme(root);
-  requestAnimationFrame(() => theme(root));
   renewed();
   return () => picker.off();
 }

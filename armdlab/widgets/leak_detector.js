@@ -1,7 +1,7 @@
 // Change one word: how far does each output of three models move? What must stay at exactly 0 is marked before it is judged.
 
 function render({ model, el }) {
-  const root = make(el, "div", { class: "armdlab-view armdlab-leaks", role: "group", "aria-label": "leak detector", "data-lm-suppress-shortcuts": "true" }); // else JupyterLab takes the keys
+  const root = frame(el, "armdlab-leaks", "leak detector");
   const picker = orderPicker(root, model, touched);
   const bar = make(root, "div", { class: "options change" });
   const label = make(bar, "label");
@@ -115,8 +115,6 @@ function render({ model, el }) {
   picker.extra(() => ({ changed, into: into.value }));
   picker.onText(() => { changed = null; }); // a new text starts from the word that is made first
   picker.onChange(draw);
-  theme(root);
-  requestAnimationFrame(() => theme(root));
   draw();
   return () => picker.off();
 }

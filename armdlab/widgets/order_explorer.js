@@ -1,7 +1,7 @@
 // M^c and M^sc as grids of cells that say in words who may see whom, and that move when the order changes.
 
 function render({ model, el }) {
-  const root = make(el, "div", { class: "armdlab-view armdlab-explorer", role: "group", "aria-label": "order and mask explorer", "data-lm-suppress-shortcuts": "true" }); // else JupyterLab takes the keys
+  const root = frame(el, "armdlab-explorer", "order and mask explorer");
   const picker = orderPicker(root, model, touched);
   const cells = make(root, "p", { class: "note" });
   const said = make(root, "p", { class: "said" });
@@ -104,8 +104,6 @@ function render({ model, el }) {
   const resized = new ResizeObserver(fit);
   resized.observe(root);
   picker.onChange(draw);
-  theme(root);
-  requestAnimationFrame(() => theme(root));
   draw();
   return () => { resized.disconnect(); picker.off(); };
 }

@@ -31,6 +31,15 @@ const quoted = (word) => `\u201c\u2068${word.trim()}\u2069\u201d`;
 const word = (state, position) => state.words[position].trim() || "\u2423";
 const named = (state, position) => `position ${position} ${quoted(word(state, position))}`;
 
+// The root of a view. JupyterLab takes keys from whatever has the focus unless that very element says no.
+function frame(el, name, title) {
+  const root = make(el, "div", { class: `armdlab-view ${name}`, role: "group", "aria-label": title });
+  root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
+  theme(root);
+  requestAnimationFrame(() => theme(root)); // now it stands in the page
+  return root;
+}
+
 // Move elements from where they were to where they are, in at most 400 ms; `find` gives a Map of keys to elements.
 function morph(find, draw) {
   const before = new Map([...find()].map(([key, element]) => [key, element.getBoundingClientRect()]));
@@ -108,10 +117,10 @@ function orderPicker(root, model, touched = () => {}) {
     radios[kind].onchange = () => { wish.kind = kind; controls(); ask(); };
   }
   const options = make(root, "div", { class: "options" });
-  const label = make(options, "label");
-  const asked = make(label, "span");
-  const slider = make(label, "input", { type: "range", min: 0, step: 1 });
-  const field = make(label, "input", { type: "number", step: 1 });
+  const label = make(options, "span", { class: "label" });
+  const asked = make(label, "span", { id: `${id}-asked` });
+  const slider = make(label, "input", { type: "range", min: 0, step: 1, "aria-labelledby": `${id}-asked` });
+  const field = make(label, "input", { type: "number", step: 1, "aria-labelledby": `${id}-asked` });
   const value = make(label, "output");
   const redraw = make(options, "button", { type: "button" }, "Draw again");
   const join = make(options, "button", { type: "button", "aria-pressed": "false" }, "Next click joins the last step");
