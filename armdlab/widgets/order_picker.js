@@ -26,8 +26,8 @@ function luminance(rgb) {
 const inkOn = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 const css = (rgb) => `rgb(${rgb.join(", ")})`;
 const blockColour = (state, position) => viridis(state.blocks[position] / Math.max(1, Math.max(...state.blocks)));
-// A word keeps its own direction of writing, wherever it is quoted.
-const quoted = (word) => `\u201c\u2068${word.trim()}\u2069\u201d`;
+// A quoted word keeps its own direction of writing; of a very long one the beginning is enough to know it by.
+const quoted = (word) => { const letters = [...word.trim()]; return `\u201c\u2068${letters.length > 30 ? `${letters.slice(0, 29).join("")}\u2026` : letters.join("")}\u2069\u201d`; };
 const word = (state, position) => state.words[position].trim() || "\u2423";
 const named = (state, position) => `position ${position} ${quoted(word(state, position))}`;
 

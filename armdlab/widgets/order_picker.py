@@ -113,8 +113,9 @@ def tokens_of(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], li
 
 
 def quoted(word: str) -> str:
-    """A word in quotation marks, isolated so that it keeps its own direction of writing."""
-    return f"\u201c\u2068{word.strip()}\u2069\u201d"
+    """A word in quotation marks, isolated so that it keeps its own direction of writing; a very long one is cut."""
+    word = word.strip()
+    return f"\u201c\u2068{word if len(word) <= 30 else word[:29] + '…'}\u2069\u201d"
 
 
 def painted_order(length: int, painted: Sequence[Sequence[int]]) -> GenerationOrder:
