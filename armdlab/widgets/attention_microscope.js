@@ -13,7 +13,7 @@ function render({ model, el }) {
   const scrub = make(label, "input", { type: "range", min: 1, step: 1 });
   const at = make(label, "output");
   const on = make(walk, "button", { type: "button", "aria-label": "next step" }, "\u25b6");
-  const choices = make(root, "div", { class: "options" });
+  const choices = make(root, "div", { class: "options looks" });
   const layers = make(choices, "div", { role: "radiogroup", class: "kinds", "aria-label": "layer" });
   const heads = make(choices, "div", { role: "radiogroup", class: "kinds", "aria-label": "head" });
   const said = make(root, "p", { class: "said" });

@@ -132,6 +132,20 @@ figures.masks(order, words)
 figures.masks(order, words, in_text_order=True)
 
 # %% [markdown]
+# Now touch it. The explorer shows the same order and the same masks; while the notebook runs, they follow every change.
+# (Where it does not run, a picture stands in its place, and nothing below needs more than that.) Three things to try:
+#
+# 1. Point at a cell of $M^{sc}$ on the diagonal: why may a token not see itself?
+# 2. Choose *strided* with 2 and then 3 streams, in generation order. Where do the staircases have broad steps?
+# 3. Choose *painted*, press *Start again*, and click words in the order in which you would write them.
+
+# %% tags=["nbval-ignore-output"]
+from armdlab.widgets.order_explorer import OrderExplorer
+
+explorer = OrderExplorer(" ".join(words), order)
+explorer
+
+# %% [markdown]
 # **$M^{c}$ allows 24 cells and $M^{sc}$ 12, a difference of 12. What would the difference be for six tokens in blocks of 3?**
 #
 # - **a** 6
@@ -310,8 +324,14 @@ my_changes = {
 third = checks.leaks(my_changes["LeakyMask"], my_order, wanted=9)
 third
 
-# %%
-figures.leaks(my_changes, words, my_order)
+# %% [markdown]
+# The leak detector shows the same row by row: choose a word in its top row, and see how far each output moves when that
+# word becomes another. Under your order, which word catches no leak at all?
+
+# %% tags=["nbval-ignore-output"]
+from armdlab.widgets.leak_detector import LeakDetector
+
+LeakDetector(" ".join(words), my_order)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>Left to right leaks where? Count the cells: one for each word but the last one made.</details>
