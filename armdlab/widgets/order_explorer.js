@@ -78,7 +78,7 @@ function render({ model, el }) {
       at.forEach((i, column) => {
         const cell = matrix.rows[row][column], may = state[matrix.name][n][i];
         cell.dataset.key = `${n},${i}`;
-        cell.style.background = may ? css(blockColour(state, i)) : "";
+        cell.style.background = may ? css(blockColour(state, n)) : "";
         cell.classList.toggle("own", ["together", "itself"].includes(state.relations[n][i]));
         cell.classList.toggle("may", !!may);
         cell.setAttribute("aria-label", sentence(matrix.name, n, i));
