@@ -18,7 +18,7 @@ from armdlab.attention_maps import AttentionMap, attention_maps
 from armdlab.figures import Picture
 from armdlab.orders import GenerationOrder
 from armdlab.trained import Lab, load
-from armdlab.widgets.order_picker import Wish, quoted, shown, shown_masks, tokens_of
+from armdlab.widgets.order_picker import Wish, labels, quoted, shown, shown_masks, tokens_of
 from armdlab.widgets.view import View
 
 MOST_TOKENS = 32  # a column for each stays legible
@@ -101,18 +101,19 @@ def reading(maps: Sequence[AttentionMap], words: Sequence[str], order: Generatio
         words: N words, in text order.
         order: without a batch axis.
     """
-    n, made = order.length, [words[p].strip() for p in order.positions.tolist()]
+    n, made = order.length, [words[p] for p in order.positions.tolist()]
     shares = torch.full((len(maps), n + 1), torch.nan)
     for row, found in enumerate(maps):  # columns: BOS, then ranks; X holds no row of the last rank, G none of BOS
         start = 0 if found.reads == "X" else 1
         shares[row, start : start + n] = found.weights.mean(0)[-1].cpu()
+    shares[shares == 0] = torch.nan  # forbidden: blank
     figure = Figure(figsize=(2.2 + 0.42 * (n + 1), 1.6 + 0.34 * len(maps)))
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="viridis", vmin=0, aspect="auto")
+    image = axes.imshow(shares.numpy(), cmap="viridis", vmin=0, aspect="auto")
     figure.colorbar(image, ax=axes, label="share of the reading", pad=0.02)
-    axes.set_xticks(range(n + 1), ["BOS", *made], fontsize=9, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(n + 1), ["BOS", *labels(made)], fontsize=9, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(maps)), [f"layer {d} reads {m.reads}" for d, m in enumerate(maps, 1)], fontsize=9)
-    axes.set_title(f"What the target made last, {made[-1]}, reads (generation order)", fontsize=11, loc="left")
+    axes.set_title("What the target made last reads (generation order; blank: forbidden)", fontsize=11, loc="left")
     first = maps[0].weights.mean(0)[-1]
     most = int(first.argmax())
     name = "BOS" if most == 0 else quoted(made[most - 1])

@@ -21,7 +21,7 @@ from armdlab.masks import strictly_causal_mask
 from armdlab.model import ARMD, ARMDConfig
 from armdlab.orders import GenerationOrder
 from armdlab.trained import Lab
-from armdlab.widgets.order_picker import Wish, quoted, shown, tokens_of, words_of
+from armdlab.widgets.order_picker import Wish, labels, quoted, shown, tokens_of, words_of
 from armdlab.widgets.view import View
 
 MOST_WORDS = 24  # a heat map of three rows stays legible
@@ -152,7 +152,7 @@ class LeakDetector(View):
         """Which outputs move, for each word that can be changed and each model."""
         tokens = torch.tensor([self._read(self._wish.text)[0]])
         changes = {name: figures.leak_matrix(model, tokens, self.order) for name, model in self._models.items()}
-        return figures.leaks(changes, self.state["words"], self.order)
+        return figures.leaks(changes, labels(self.state["words"]), self.order)
 
     def _read(self, text: str) -> tuple[list[int], list[str]]:
         """Ids and words of a text."""

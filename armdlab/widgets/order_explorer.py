@@ -13,7 +13,7 @@ from armdlab import figures
 from armdlab.figures import Picture
 from armdlab.masks import causal_mask, strictly_causal_mask
 from armdlab.orders import GenerationOrder
-from armdlab.widgets.order_picker import Wish, shown, shown_masks, words_of
+from armdlab.widgets.order_picker import Wish, labels, shown, shown_masks, words_of
 from armdlab.widgets.view import View
 
 MOST_WORDS = 32  # of which a cell is still large enough to be pointed at
@@ -66,7 +66,7 @@ class OrderExplorer(View):
 
     def picture(self) -> Picture:
         """Both masks, for where no view can be."""
-        return figures.masks(self.order, self.state["words"])
+        return figures.masks(self.order, labels(self.state["words"]))
 
 
 def explored(wish: Wish) -> tuple[GenerationOrder, dict[str, Any]]:

@@ -114,8 +114,17 @@ def tokens_of(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], li
 
 def quoted(word: str) -> str:
     """A word in quotation marks, isolated so that it keeps its own direction of writing; a very long one is cut."""
+    return f"\u201c\u2068{_short(word)}\u2069\u201d"
+
+
+def labels(words: Sequence[str]) -> list[str]:
+    """Words as the labels of a figure, to which a pair of dollars would be mathematics."""
+    return [_short(word).replace("$", r"\$") for word in words]
+
+
+def _short(word: str, most: int = 30) -> str:
     word = word.strip()
-    return f"\u201c\u2068{word if len(word) <= 30 else word[:29] + '…'}\u2069\u201d"
+    return word if len(word) <= most else f"{word[: most - 1]}\u2026"
 
 
 def painted_order(length: int, painted: Sequence[Sequence[int]]) -> GenerationOrder:

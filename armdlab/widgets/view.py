@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,4 +58,7 @@ class View(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        return self.picture()._repr_mimebundle_() | data, metadata
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # the picture's font lacks a letter; the view's does not
+            picture = self.picture()
+        return picture._repr_mimebundle_() | data, metadata
