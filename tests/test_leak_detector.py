@@ -153,6 +153,6 @@ def test_where_no_view_can_be_there_is_a_picture_in_words(detector):
     assert "ARMD: 0 leaks; LeakyQuery: 10 leaks; LeakyMask: 10 leaks." in picture
 
 
-@pytest.mark.parametrize("text", ["🦊 שלום", "$x$ $\\frac", "x" * 10_000, "<b> <script>"])
+@pytest.mark.parametrize("text", ["🦊 שלום", "$x$ $\\frac$", "x" * 10_000, "<b> <script>"])
 def test_any_text_can_be_a_picture(text):
     assert "<img" in LeakDetector(text)._repr_mimebundle_()[0]["text/html"]
