@@ -81,28 +81,31 @@ function roving(parent, grid, chosen = () => {}) {
 }
 
 // The kernel is asked for one thing at a time; what changes meanwhile is asked for after the answer.
-function asking(model, wish) {
+function asking(model, wish, unanswered) {
   const me = Math.random().toString(36).slice(2); // answers reach every view of the widget: each takes its own
-  let number = 0, waits = false, again = false;
+  let number = 0, waits = false, again = false, timer = 0;
   function ask() {
     if (waits) { again = true; return; }
     waits = true;
+    timer = setTimeout(() => { waits = again = false; unanswered(true); }, 4000); // the next change asks anew
     model.send({ want: "order", ask: `${me}:${++number}`, ...wish() });
   }
   function answered(content) {
     if (content.ask !== `${me}:${number}`) return;
+    clearTimeout(timer);
     waits = false;
+    unanswered(false);
     if (again) { again = false; ask(); }
   }
   model.on("msg:custom", answered);
-  return { ask, busy: () => waits || again, off: () => model.off("msg:custom", answered) };
+  return { ask, busy: () => waits || again, off: () => { clearTimeout(timer); model.off("msg:custom", answered); } };
 }
 
 function orderPicker(root, model, touched = () => {}) {
   let state = model.get("state"), wish = structuredClone(state.wish), joins = false, byGeneration = false, more = () => ({}), also = () => {}, retold = () => {};
   const numbers = Object.fromEntries(Object.entries(KINDS).map(([kind, { first }]) => [kind, first]));
   numbers[wish.kind] = wish.number;
-  const { ask, busy, off } = asking(model, () => ({ ...wish, number: numbers[wish.kind] ?? 2, ...more() }));
+  const { ask, busy, off } = asking(model, () => ({ ...wish, number: numbers[wish.kind] ?? 2, ...more() }), (late) => said(late));
   const id = `armdlab-${Math.random().toString(36).slice(2)}`;
 
   const line = make(root, "label", { class: "text" });
@@ -225,7 +228,9 @@ function orderPicker(root, model, touched = () => {}) {
     controls();
     change();
   }
-  const said = () => { alert.textContent = model.get("message"); };
+  function said(late) {
+    alert.textContent = late === true ? "No answer from the kernel yet. If it was restarted, run the cell again." : model.get("message");
+  }
   model.on("change:state", renewed);
   model.on("change:message", said);
   text.value = wish.text;

@@ -1,3 +1,4 @@
+// What every view needs: elements whose text is text, and the theme of the page that they stand in.
 const SVG = "http://www.w3.org/2000/svg";
 
 function make(parent, tag, attributes = {}, text = "") {

@@ -265,6 +265,36 @@ def test_hostile_text_is_shown_as_text(page, jupyterlab, which):
     is_quiet(page)
 
 
+def test_a_view_whose_kernel_is_gone_says_so(page, jupyterlab):
+    view = opened(page, jupyterlab, "gone", EXPLORER)
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => 1)")
+    pick(view, "strided")
+    until(page, view, "No answer from the kernel yet. If it was restarted, run the cell again.", ".alert")
+    assert ranks(view) == list(range(6))  # what it showed stays
+    page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    run_all(page)
+    page.wait_for_function("document.querySelector('.armdlab-view .alert').textContent === ''")
+    pick(view, "strided")
+    until(page, view, "4 steps")
+
+
+def test_two_views_of_one_explorer_show_the_same(page, jupyterlab):
+    url, token, _ = jupyterlab
+    put_notebook(url, token, "twice.ipynb", [EXPLORER.replace("OrderExplorer(", "e = OrderExplorer(") + "\ne", "e"])
+    page.goto(f"{url}/lab/tree/twice.ipynb?reset&token={token}")
+    run_all(page)
+    views = page.locator(".armdlab-view")
+    views.nth(1).wait_for(timeout=60_000)
+    pick(views.nth(0), "strided")
+    page.wait_for_timeout(800)
+    assert ranks(views.nth(0)) == ranks(views.nth(1)) == GenerationOrder.strided(6, 2).ranks.tolist()
+    assert views.nth(1).get_by_role("radio", name="strided").is_checked()
+    pick(views.nth(1), "blockwise")
+    page.wait_for_timeout(800)
+    assert "3 steps" in views.nth(0).locator(".summary").inner_text()
+    is_quiet(page)
+
+
 def test_the_detector_shows_which_model_leaks_by_mouse_and_by_keyboard(page, jupyterlab):
     view = opened(page, jupyterlab, "detector", DETECTOR)
     found = view.locator(".found")
