@@ -99,8 +99,13 @@ function render({ model, el }) {
     untell();
   }
 
-  // Both matrices side by side as long as a cell is large enough to be pointed at.
-  const fit = () => root.style.setProperty("--cell", `${Math.max(9, Math.min(34, Math.floor((root.clientWidth - 60) / 2 - 78) / picker.state().words.length - 1))}px`);
+  // Both matrices side by side as long as a cell is large enough to be pointed at; else one above the other.
+  function fit() {
+    const size = picker.state().words.length, beside = Math.floor(((root.clientWidth - 50) / 2 - 80) / size) - 1;
+    const cell = beside >= 9 ? Math.min(38, beside) : Math.max(9, Math.min(24, Math.floor((root.clientWidth - 120) / size) - 1));
+    root.style.setProperty("--cell", `${cell}px`);
+    panels.classList.toggle("stacked", beside < 9);
+  }
   const resized = new ResizeObserver(fit);
   resized.observe(root);
   picker.onChange(draw);
