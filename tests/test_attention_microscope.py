@@ -64,7 +64,7 @@ def test_the_state_says_what_each_layer_reads_and_what_each_step_makes(microscop
     assert microscope.state["reads"] == ["X", "X", "X", "G", "G", "G"]
     assert microscope.state["steps"] == [[0], [4], [1, 5], [2, 6], [3, 7]]
     assert microscope.state["words"][1] == " cheerful"
-    assert repr(microscope) == "AttentionMicroscope(8 words in 5 steps, up to 2 made together; 6 layers of 4 heads)"
+    assert repr(microscope) == "AttentionMicroscope(8 tokens in 5 steps, up to 2 made together; 6 layers of 4 heads)"
     json.dumps(microscope.state)
 
 

@@ -127,7 +127,7 @@ def test_it_starts_from_a_given_order_which_must_fit():
     order = GenerationOrder.strided(6, 2)
     explorer = OrderExplorer(TEXT, order)
     assert explorer.order == order
-    assert repr(explorer) == "OrderExplorer(6 words in 4 steps, up to 2 made together, painted)"
+    assert repr(explorer) == "OrderExplorer(6 tokens in 4 steps, up to 2 made together, painted)"
     sentence = "order=GenerationOrder(length=4, n_blocks=4) is not for the 6 words of the text; make one that is"
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         OrderExplorer(TEXT, GenerationOrder.left_to_right(4))

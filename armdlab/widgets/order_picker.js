@@ -184,7 +184,7 @@ function orderPicker(root, model, touched = () => {}) {
 
   function draw() {
     summary.textContent = `${state.summary}.`;
-    ribbon.setAttribute("aria-label", `the ${state.words.length} words in ${byGeneration ? "generation" : "text"} order`);
+    ribbon.setAttribute("aria-label", `the ${state.words.length} tokens in ${byGeneration ? "generation" : "text"} order`);
     const had = document.activeElement?.closest?.(".ribbon") === ribbon;
     const painted = state.wish.painted.flat();
     if (tokens.length !== state.words.length) {

@@ -159,11 +159,11 @@ def shown(wish: Wish, words: Sequence[str], order: GenerationOrder) -> dict[str,
 
 
 def summary(order: GenerationOrder) -> str:
-    """How many words in how many steps, and how many at most together."""
+    """How many tokens in how many steps, and how many at most together."""
     n, steps = order.length, order.n_blocks
     most = int(torch.bincount(order.blocks).max())
-    words, taken = ("1 word" if n == 1 else f"{n} words"), ("1 step" if steps == 1 else f"{steps} steps")
-    return f"{words} in {taken}" + (f", up to {most} made together" if most > 1 else ", one at a time")
+    tokens, taken = ("1 token" if n == 1 else f"{n} tokens"), ("1 step" if steps == 1 else f"{steps} steps")
+    return f"{tokens} in {taken}" + (f", up to {most} made together" if most > 1 else ", one at a time")
 
 
 def shown_masks(order: GenerationOrder) -> dict[str, Any]:

@@ -184,11 +184,11 @@ def test_every_control_of_the_explorer_by_keyboard(page, jupyterlab):
     view.get_by_label("Text", exact=True).focus()
     press("End")
     page.keyboard.type(" and sang")
-    until(page, view, "8 words")
+    until(page, view, "8 tokens")
     press("Tab")  # the kinds are one stop, their arrows choose
     press("ArrowRight")
     press("ArrowRight")
-    until(page, view, "8 words in 5 steps")  # strided, S = 2
+    until(page, view, "8 tokens in 5 steps")  # strided, S = 2
     assert page.evaluate("document.getAnimations().length") == 0  # who asked for less motion gets none
     press("Tab")
     press("ArrowUp")
