@@ -54,15 +54,19 @@ function render({ model, el }) {
     const state = picker.state(), from = `layer ${layer + 1}, ${headName(of)}: the target at ${named(state, target)}`;
     if (allowed(position)) return `${from} gives ${percent(weight(of, position))} of its reading to ${position === target ? "itself" : `${readsX() ? "" : "the target at "}${read(position)}`}`;
     if (position === BOS) return `${from} cannot read BOS: it has no row in G`;
-    const why = { earlier: "", later: "made later", together: "made together with it", itself: "it is what is to be predicted" }[state.relations[target][position]];
+    const why = { later: "made later", together: "made together with it", itself: "it is what is to be predicted" }[state.relations[target][position]];
     return `${from} may not read ${position === target ? "its own token" : read(position)}: ${why}; exactly 0`;
   }
 
   function begin() {
-    const state = picker.state(), step = state.blocks[target], n = columns().filter(allowed).length;
-    const shares = columns().filter(allowed).map((position) => [weight(head, position), position]).sort((a, b) => b[0] - a[0]).slice(0, 3);
-    const top = shares.map(([share, position]) => `${position === BOS ? "BOS" : position === target ? "itself" : quoted(word(state, position))} ${percent(share)}`).join(", ");
-    said.textContent = `Step ${step + 1} of ${state.steps.length} makes ${state.steps[step].map((p) => named(state, p)).join(", ")}. In layer ${layer + 1}, ${readsX() ? "a two-stream layer" : "a causal layer"}, the target ${quoted(word(state, target))} may read ${n} of the rows of ${readsX() ? "X, the tokens made before" : "G, the targets made before and with it"}. ${head ? `Head ${head}` : "On the mean of the heads"} it reads most: ${top}.`.replace(/Head (\d+) it/, "With head $1 it");
+    const state = picker.state(), step = state.blocks[target], readable = columns().filter(allowed);
+    const top = readable.map((position) => [weight(head, position), position]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+    const called = (position) => (position === BOS ? "BOS" : position === target ? "itself" : quoted(word(state, position)));
+    const [kind, rows] = readsX() ? ["a two-stream layer", "X, BOS and the tokens made before"] : ["a causal layer", "G, the targets made before and with it"];
+    said.textContent =
+      `Step ${step + 1} of ${state.steps.length} makes ${state.steps[step].map((p) => named(state, p)).join(", ")}. ` +
+      `In layer ${layer + 1}, ${kind}, the target ${quoted(word(state, target))} may read ${readable.length} of the rows of ${rows}. ` +
+      `${head ? `With head ${head}` : "On the mean of the heads"} it reads most: ${top.map(([share, position]) => `${called(position)} ${percent(share)}`).join(", ")}.`;
   }
 
   function tell(at, column) {
