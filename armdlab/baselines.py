@@ -80,9 +80,14 @@ class BlockDiffusion(Transformer):
             Logits (B, N, V) in text order.
 
         Raises:
-            ValueError: as `ARMD`, or if the order leaves a block of the model unfinished.
+            ValueError: as `ARMD`, if the order leaves a block of the model unfinished, or if `order` and `is_masked`
+                are both given.
         """
         if is_masked is not None:
+            if order is not None:
+                raise ValueError(
+                    f"order={order} and is_masked are both given, and each says what a token may see; leave one out"
+                )
             self.check_tokens(tokens)
             return self._denoise(tokens, is_masked)
         order = self.check_order(tokens, order).to(tokens.device)

@@ -6,7 +6,7 @@ A figure here is a value that carries its own conditions, and says them when pri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.curriculum import seeded
 from armdlab.model import Transformer
-from armdlab.objectives import diffusion_bound, nll
+from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 
@@ -115,27 +115,25 @@ def likelihood(
         raise ValueError("the text to score is empty; hold out a larger share, or give more text")
     if shuffled is not None and streams != 1:
         raise ValueError(f"streams={streams} and shuffled={shuffled} both say who is made when; give one of them")
-    strided = GenerationOrder.strided(length, streams)
-
-    def orders(first: int, count: int) -> GenerationOrder:
-        if shuffled is None:
-            return strided
-        return GenerationOrder.shuffled(length, shuffled, batch_size=count, generator=seeded(seed, first))
+    order = GenerationOrder.strided(length, streams)
+    if shuffled is not None:  # drawn for all rows at once: figures must not depend on `batch_size`
+        n_rows = len(text) if isinstance(text, Rows) else len(whole_rows(text, length))
+        order = GenerationOrder.shuffled(length, shuffled, batch_size=n_rows, generator=seeded(seed))
 
     said = strided_in_words(streams) if shuffled is None else f"{shuffled} of {length} shuffled (seed {seed})"
     said = f"random orders (seed {seed})" if shuffled == length else said
     how = {"text": name, "precision": precision_of(model)}
     if isinstance(text, Rows):
-        return _likelihood_of_rows(model, text, orders, said, batch_size, how)
+        return _likelihood_of_rows(model, text, order, said, batch_size, how)
     n_whole = len(text.ids) // length
     whole, rest = (part.long() for part in (text.ids[: n_whole * length], text.ids[n_whole * length :]))
     whole = whole.view(n_whole, length)
     if shuffled is not None:
         whole, rest = whole_rows(text, length), rest[:0]
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         sums = [
-            nll(model, batch.to(device), orders(i * batch_size, len(batch)), "none").double().sum(-1).cpu()
-            for i, batch in enumerate(whole.split(batch_size) if len(whole) else ())
+            nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double().sum(-1).cpu()
+            for start, batch in _batches(whole, batch_size)
         ]
         sums = torch.cat(sums) if sums else torch.empty(0, dtype=torch.float64)
         total = float(sums.sum())
@@ -149,7 +147,8 @@ def likelihood(
 
 
 @contextmanager
-def _evaluating(model: Transformer) -> Iterator[torch.device]:
+def evaluating(model: Transformer) -> Iterator[torch.device]:
+    """Switch dropout off for the while, and say on which device the model is."""
     was_training = model.training
     model.eval()
     try:
@@ -168,12 +167,12 @@ def precision_of(model: Transformer) -> str:
 def _likelihood_of_rows(
     model: Transformer,
     rows: Rows,
-    orders: Callable[[int, int], GenerationOrder],
+    order: GenerationOrder,
     said: str,
     batch_size: int,
     how: dict[str, str],
 ) -> Likelihood:
-    of_text, of_padding, n_tokens, _ = row_nats(model, rows, orders, batch_size)
+    of_text, of_padding, n_tokens, _ = row_nats(model, rows, order, batch_size)
     mean, error = ratio_of_sums(of_text + of_padding, n_tokens)
     per_character = float((of_text + of_padding).sum()) / rows.n_characters
     sizes = (len(rows.ids), rows.length, said, rows.layout)
@@ -186,23 +185,21 @@ def strided_in_words(streams: int) -> str:
 
 
 @torch.no_grad()
-def row_nats(
-    model: Transformer, rows: Rows, orders: Callable[[int, int], GenerationOrder], batch_size: int
-) -> tuple[Tensor, ...]:
+def row_nats(model: Transformer, rows: Rows, order: GenerationOrder, batch_size: int) -> tuple[Tensor, ...]:
     """Of each row, float64 (R,): nats of its text, nats of the padding it pays for, its tokens, and its texts.
 
     Args:
         model: what predicts.
         rows: what is scored.
-        orders: gives the order of a batch from its first row's number and its size.
+        order: one for all rows, or one for each.
         batch_size: rows scored together.
     """
     found = []
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         for i, batch in enumerate(rows.batches(batch_size)):
-            tokens, order = batch.to(device), orders(i * batch_size, len(batch)).to(device)
-            nats = nll(model, tokens, order, "none").double()
-            is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, order)
+            tokens, part = batch.to(device), order.rows(i * batch_size, (i + 1) * batch_size).to(device)
+            nats = nll(model, tokens, part, "none").double()
+            is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, part)
             is_end = is_text & (tokens == rows.end_of_text)
             columns = (nats * is_text, nats * (is_paid & ~is_text), is_text.double(), is_end.double())
             found.append(torch.stack([column.sum(-1) for column in columns]).cpu())
@@ -280,11 +277,13 @@ def bounds_of_rows(
 ) -> Tensor:
     """The bound of each token of some rows int64 (R, N): float64 (R, N), nats; as `bound` explains."""
     sums = torch.zeros(rows.shape, dtype=torch.float64)
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         for sample in range(samples):
-            for i, batch in enumerate(rows.split(batch_size)):
-                nats = diffusion_bound(model, batch.to(device), generator=seeded(seed, sample, i), reduction="none")
-                sums[i * batch_size : i * batch_size + len(batch)] += nats.double().cpu() / samples
+            masking = Masking.draw(*rows.shape, model.block_size, seeded(seed, sample))  # whatever the `batch_size`
+            for start, batch in _batches(rows, batch_size):
+                part = masking.rows(start, start + batch_size)
+                nats = diffusion_bound(model, batch.to(device), part, reduction="none")
+                sums[start : start + len(batch)] += nats.double().cpu() / samples
     return sums
 
 
@@ -342,17 +341,22 @@ def any_order(
         raise ValueError(f"n_orders={n_orders} must be at least 1; 8 is a good start")
     rows = whole_rows(text, length) if n_rows is None else spread_rows(text, length, n_rows)
     logs = torch.zeros(n_orders, len(rows), dtype=torch.float64)
-    with _evaluating(model) as device:
+    with evaluating(model) as device:
         for k in range(n_orders):
-            for i, batch in enumerate(rows.split(batch_size)):
-                order = GenerationOrder.random(length, batch_size=len(batch), generator=seeded(seed, k, i))
-                nats = nll(model, batch.to(device), order, "none").double()
-                logs[k, i * batch_size : i * batch_size + len(batch)] = -nats.sum(-1).cpu()
+            order = GenerationOrder.random(length, batch_size=len(rows), generator=seeded(seed, k))
+            for start, batch in _batches(rows, batch_size):
+                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double()
+                logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
     counts = n_text_tokens(text, rows)
     mean, error = ratio_of_sums(math.log(n_orders) - logs.logsumexp(0), counts)
     layout = text.layout if isinstance(text, Rows) else ""
     sizes = (int(counts.sum()), length, f"random orders (seed {seed})", layout, name, precision_of(model))
     return AnyOrder(mean, error, *sizes, n_orders=n_orders, mean_of_logs=float(-logs.mean(0).sum() / counts.sum()))
+
+
+def _batches(rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Neighbouring rows, with the number of the first."""
+    return ((start, rows[start : start + size]) for start in range(0, len(rows), size))
 
 
 def n_text_tokens(text: Text | Rows, rows: Tensor) -> Tensor:

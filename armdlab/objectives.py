@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -116,9 +117,51 @@ def diffusion_nll(
     return total
 
 
+@dataclass(frozen=True)
+class Masking:
+    """One state of masking for each row, as masked diffusion is trained and scored by.
+
+    Args:
+        is_masked: bool (B, N), what is [mask].
+        weights: float (B, N), what the nats of a masked token count; 0 where it is not masked.
+    """
+
+    is_masked: Tensor
+    weights: Tensor
+
+    @classmethod
+    def draw(cls, n_rows: int, length: int, block_size: int, generator: torch.Generator | None = None) -> Masking:
+        """Draw how many tokens of each block are masked, k, and which.
+
+        k is drawn by low discrepancy: all rows and blocks share out its range. In float64, for keys of a long row that
+        collide in float32 favour low positions.
+
+        Args:
+            n_rows: number of rows B.
+            length: tokens in a row, N.
+            block_size: tokens of a block; the last one may be shorter.
+            generator: source of chance, on the CPU; None for torch's global one.
+        """
+        block_of = torch.arange(length) // block_size
+        sizes = torch.bincount(block_of)
+        n = n_rows * len(sizes)
+        chance = {"dtype": torch.float64, "generator": generator}
+        time = (torch.rand((), **chance) + torch.arange(n, dtype=torch.float64) / n).remainder(1).view(n_rows, -1)
+        n_masked = (time * sizes).long().clamp(max=sizes - 1) + 1  # (B, blocks)
+        by_chance = (torch.rand(n_rows, length, **chance) + block_of).argsort(-1)  # each block's positions, shuffled
+        rank = by_chance.argsort(-1) - block_of * block_size  # in its block
+        is_masked = rank < n_masked[:, block_of]
+        return cls(is_masked, is_masked * (sizes / n_masked)[:, block_of])
+
+    def rows(self, start: int, stop: int) -> Masking:
+        """The states of some rows."""
+        return Masking(self.is_masked[start:stop], self.weights[start:stop])
+
+
 def diffusion_bound(
     model: BlockDiffusion,
     tokens: Tensor,
+    masking: Masking | None = None,
     *,
     generator: torch.Generator | None = None,
     reduction: Reduction = "token_mean",
@@ -128,12 +171,13 @@ def diffusion_bound(
     Under the log-linear schedule the bound is an integral over t of 1/t times the nats of what is masked, each token
     with chance t (MDLM, eq. 10; BD3-LM, eq. 8, block by block). Integrating over t with the number k of masked tokens
     held gives weight 1/k, each k = 1 .. n being equally likely: the same expectation with less variance. It is also the
-    mean of the exact NLL over all orders. k is drawn by low discrepancy: the rows of a batch share out its range.
+    mean of the exact NLL over all orders.
 
     Args:
         model: `MDLM` or `BlockDiffusion`.
         tokens: int64 (B, N) in text order.
-        generator: source of chance, on the CPU; None for torch's global one.
+        masking: what is masked; None to draw it.
+        generator: source of chance where it is drawn, on the CPU; None for torch's global one.
         reduction: as for `nll`.
 
     Returns:
@@ -142,21 +186,12 @@ def diffusion_bound(
     Raises:
         ValueError: if `reduction` is unknown.
     """
-    B, N = tokens.shape
-    block_size = getattr(model, "module", model).block_size  # of several processes, the model is wrapped
-    block_of = torch.arange(N) // block_size
-    sizes = torch.full((-(-N // block_size),), block_size)
-    sizes[-1] = N - (len(sizes) - 1) * block_size  # the last block may be shorter
-    n = B * len(sizes)
-    time = (torch.rand((), generator=generator) + torch.arange(n) / n).remainder(1).view(B, -1)
-    n_masked = (time * sizes).long().clamp(max=sizes - 1) + 1  # (B, blocks)
-    by_chance = (torch.rand(B, N, generator=generator) + block_of).argsort(-1)  # each block's positions, shuffled
-    rank = by_chance.argsort(-1) - block_of * block_size  # in its block
-    is_masked = rank < n_masked[:, block_of]
-    weights = (is_masked * (sizes / n_masked)[:, block_of]).to(tokens.device)
-    logits = model(tokens, is_masked=is_masked.to(tokens.device))
+    if masking is None:
+        block_size = getattr(model, "module", model).block_size  # of several processes, the model is wrapped
+        masking = Masking.draw(*tokens.shape, block_size, generator)
+    logits = model(tokens, is_masked=masking.is_masked.to(tokens.device))
     losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
-    return _reduce(weights * losses, reduction)
+    return _reduce(masking.weights.to(tokens.device) * losses, reduction)
 
 
 def _reduce(losses: Tensor, reduction: Reduction) -> Tensor:

@@ -110,7 +110,7 @@ def excess_nats(
         words = "bound, random orders"
     else:
         order = order or GenerationOrder.strided(length, streams)
-        of_text, of_padding, _, n_tales = row_nats(model, rows, lambda *_: order, batch_size)
+        of_text, of_padding, _, n_tales = row_nats(model, rows, order, batch_size)
     truth_of_rows = torch.stack([part.sum() for part in truths.split(n_tales.long().tolist())])
     price = of_text + of_padding
     mean, error = ratio_of_sums(price - truth_of_rows, n_tales)

@@ -12,8 +12,8 @@ from strategies import orders, random_tokens, tiny
 
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
-from armdlab.evaluation import any_order, bound
-from armdlab.objectives import diffusion_bound, nll
+from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.recipes import MODELS, Recipe
 from armdlab.rows import Text
 from armdlab.samples import write_tales
@@ -22,6 +22,7 @@ from armdlab.tales import load_grammar, tales
 from armdlab.tokenization import Tokenizer
 
 N = 8
+STREAM = Text(torch.arange(3, 10 * N + 3) % 7, n_characters=100)
 
 
 def block_model(block_size, **sizes):
@@ -202,6 +203,38 @@ def test_figures_say_whether_they_are_a_bound():
         any_order(model, text, 8, n_orders=0)
     with pytest.raises(ValueError, match=r"^the text has 5 tokens, fewer than one row of length=8; hold out more$"):
         bound(model, Text(torch.zeros(5, dtype=torch.long), 5), 8)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda size: bound(block_model(None), STREAM, N, samples=2, batch_size=size),
+        lambda size: bound(block_model(3), STREAM, N, samples=2, batch_size=size),
+        lambda size: any_order(tiny(ARMD), STREAM, N, n_orders=2, batch_size=size),
+        lambda size: likelihood(tiny(ARMD), STREAM, N, shuffled=5, batch_size=size),
+    ],
+)
+def test_chance_in_a_figure_does_not_depend_on_how_many_rows_are_scored_together(score):
+    found = [score(size) for size in (1, 4, 16)]
+    for other in found[1:]:
+        assert other.nats_per_token == pytest.approx(found[0].nats_per_token, rel=1e-6)
+        assert other.standard_error == pytest.approx(found[0].standard_error, rel=1e-4)
+
+
+def test_keys_of_a_masking_keep_their_precision_far_into_a_long_row():
+    """In float32 two positions of a far block often draw one key, and the sort then favours the lower of them."""
+    blocks = 2**20
+    first = Masking.draw(1, 2 * blocks, 2, torch.Generator().manual_seed(0)).is_masked.view(blocks, 2)[blocks // 2 :]
+    alone = first[first.sum(-1) == 1]
+    assert float(alone[:, 0].double().mean()) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(len(alone)))
+
+
+def test_a_state_of_masking_and_an_order_are_not_both_given():
+    model = block_model(4)
+    tokens, order = random_tokens(model, 2, N), GenerationOrder.left_to_right(N)
+    sentence = f"order={order} and is_masked are both given, and each says what a token may see; leave one out"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        model(tokens, order, is_masked=torch.ones_like(tokens, dtype=torch.bool))
 
 
 def test_a_batch_shares_out_the_numbers_of_masked_tokens():
