@@ -7,6 +7,7 @@ never half-written, and that what is missing, torn or of another shape is named 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,10 +178,27 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def to_json(value: Any) -> str:  # noqa: ANN401
+    r"""A value as readable JSON; a number that is not finite becomes null, for JSON has none.
+
+    >>> to_json({"nats": 1.5, "standard_error": float("nan")})
+    '{\n  "nats": 1.5,\n  "standard_error": null\n}'
+    """
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
-    """Write a value as readable JSON, whole or not at all."""
+    """Write a value as `to_json` gives it, whole or not at all."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(value) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

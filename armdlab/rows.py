@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -31,6 +33,11 @@ class Text:
 
     ids: Tensor
     n_characters: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of its ids: a run that goes on must go on with the very same text."""
+        return _digest(self.ids)
 
     @classmethod
     def encode(cls, texts: Iterable[str], tokenizer: Tokenizer, *, at_most: int | None = None) -> Text:
@@ -136,6 +143,11 @@ class Rows:
         bounds = torch.tensor([*bounds, len(ids)])
         return cls(torch.tensor(ids), bounds, length, layout, tokenizer.end_of_text, len(starts), n_characters)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of its ids and of where rows begin: a run that goes on must go on with the very same rows."""
+        return _digest(self.ids, self.bounds)
+
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
@@ -196,6 +208,13 @@ def _encoded(texts: Iterable[str], tokenizer: Tokenizer, at_most: int | None) ->
             n_tokens += len(ids) + 1
             if at_most is not None and n_tokens >= at_most:
                 return
+
+
+def _digest(*parts: Tensor) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.to(torch.int32).contiguous().numpy())
+    return digest.hexdigest()
 
 
 def _opening(text: str) -> str:

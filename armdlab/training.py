@@ -6,7 +6,6 @@ that a run has to remember: resumed training equals uninterrupted training.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.checkpoints import read_json, written_whole
+from armdlab.checkpoints import read_json, to_json, written_whole
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import diffusion_bound, nll
@@ -118,6 +117,25 @@ class TrainStep:
     tokens_per_second: float
     phase: str
     seconds: float
+
+
+def device_of_training(asked: torch.device | str | None = None) -> torch.device:
+    """Where Accelerate trains: one choice for the whole process, made by what there is and by its environment.
+
+    Args:
+        asked: a device that must be the one; None for whichever it is.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    chosen = accelerate.Accelerator().device
+    wanted = chosen if asked is None else torch.device(asked)
+    if wanted.type != chosen.type or (wanted.index or 0) != (chosen.index or 0):
+        raise ValueError(
+            f"device={asked} is not {chosen}, where Accelerate trains in this process; leave it out, or set "
+            "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
+        )
+    return chosen
 
 
 class Training:
@@ -218,9 +236,8 @@ class Training:
         # The three take their names only once all are on the disk: one that runs full leaves the last checkpoint whole.
         with written_whole(folder / STATE) as state, written_whole(folder / PLAN) as plan:
             save_file(self._moments(), state, metadata={"step": str(self.step)})
-            plan.write_text(
-                json.dumps({"step": self.step, "plan": asdict(self.plan)}, indent=2) + "\n", encoding="utf-8"
-            )
+            saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
+            plan.write_text(to_json(saved) + "\n", encoding="utf-8")
             self.bare_model.save_pretrained(folder)
 
     def resume(self, folder: str | Path) -> None:
@@ -228,7 +245,8 @@ class Training:
 
         Raises:
             FileNotFoundError: if the folder holds no saved training.
-            ValueError: if it was saved under another plan or by a model of another shape, or a file is torn.
+            ValueError: if it was saved under another plan, by a model of another shape or on another text, or a file is
+                torn.
         """
         folder = Path(folder)
         saved = read_json(folder / PLAN)
@@ -237,6 +255,11 @@ class Training:
             ours, theirs = asdict(self.plan), asdict(plan)
             changed = [f"{name} was {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
             raise ValueError(f"{folder} was trained by another plan ({'; '.join(changed)}); resume with the same one")
+        if saved.get("text", self.text.fingerprint) != self.text.fingerprint:
+            raise ValueError(
+                f"{folder} was trained on another text than its corpus holds now; restore the corpus as it was, or "
+                "train anew into another folder"
+            )
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:
             raise ValueError(f"{folder} holds {model.config}, not {self.bare_model.config}; resume with the same model")
@@ -317,18 +340,20 @@ def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repea
     Args:
         model: what would learn; its weights and gradients are left as they are.
         text: what it would learn from.
-        plan: batch size, row length and precision.
+        plan: batch size, rows in one pass, row length and precision.
         repeats: how many passes to time.
     """
-    device, length = model.bos.device, plan.curriculum.length
-    tokens = text.windows(length, plan.batch_size, seeded(0)).to(device)
-    order = plan.curriculum.order(min(plan.curriculum.i_perm, plan.steps - 1), plan.batch_size).to(device)
+    device, length, size = model.bos.device, plan.curriculum.length, plan.micro_batch_size or plan.batch_size
+    tokens = text.windows(length, plan.batch_size, seeded(0))
+    order = plan.curriculum.order(min(plan.curriculum.i_perm, plan.steps - 1), plan.batch_size)
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            loss = nats_to_learn(model, text, tokens, order, seeded(0)).sum() / tokens.numel()
-        torch.autograd.grad(loss, list(model.parameters()))
+        for start in range(0, plan.batch_size, size):
+            part, part_order = tokens[start : start + size].to(device), order.rows(start, start + size).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
+                loss = nats_to_learn(model, text, part, part_order, seeded(0)).sum() / tokens.numel()
+            torch.autograd.grad(loss, list(model.parameters()))
         if device.type != "cpu":
             torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - started)

@@ -255,3 +255,15 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
 def test_a_plan_out_of_range_is_refused(change, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         plan(**change)
+
+
+def test_a_rehearsal_takes_its_batch_in_the_parts_that_training_takes():
+    seen = []
+
+    class Spy(ARMD):
+        def forward(self, tokens, order=None):
+            seen.append(len(tokens))
+            return super().forward(tokens, order)
+
+    assert seconds_per_step(small(Spy), TEXT, plan(micro_batch_size=3), repeats=1) > 0
+    assert seen == [3, 1, 3, 1]
