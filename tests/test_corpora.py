@@ -3,6 +3,7 @@
 import json
 import re
 
+import datasets
 import pytest
 import torch
 from hypothesis import given
@@ -17,8 +18,6 @@ from armdlab.tokenization import END_OF_TEXT, Tokenizer
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Keep what `datasets` remembers of a file inside the test."""
-    import datasets
-
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
 
@@ -60,11 +59,9 @@ def test_a_text_file_is_cut_into_whole_paragraphs_and_nothing_is_lost(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_tables_give_a_document_a_row(tmp_path, suffix):
-    from datasets import Dataset
-
     rows = [{"text": f"document {i} " * 5, "label": i} for i in range(30)]
     path = tmp_path / f"rows{suffix}"
-    Dataset.from_list(rows).to_parquet(path) if suffix == ".parquet" else path.write_text(
+    datasets.Dataset.from_list(rows).to_parquet(path) if suffix == ".parquet" else path.write_text(
         "\n".join(map(json.dumps, rows))
     )
     splits = corpora.load(f"file:{path}")
@@ -86,6 +83,97 @@ def test_a_data_set_with_splits_of_its_own_keeps_them(tmp_path):
     splits = corpora.load(str(tmp_path))
     assert splits["train"]["text"] == [f"train {i}" for i in range(5)]
     assert splits["validation"]["text"] == [f"validation {i}" for i in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_the_only_column_of_strings_is_the_text_whatever_its_name(tmp_path, kind):
+    """As in Penn Treebank, whose column is called sentence."""
+    rows = [json.dumps({"sentence": f"sentence {i}", "label": i}) for i in range(20)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    splits = corpora.load(str(tmp_path) if kind == "folder" else f"file:{tmp_path / 'train.jsonl'}")
+    assert splits["train"].column_names == ["text"]
+    assert {*splits["train"]["text"], *splits["validation"]["text"]} == {f"sentence {i}" for i in range(20)}
+
+
+def test_a_folder_with_two_columns_of_strings_is_refused_by_their_names(tmp_path):
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"a": "x", "b": "y"}) for _ in range(20)))
+    sentence = (
+        f"data set {tmp_path} has the columns a (string), b (string); "
+        "rename the one that holds the text to text, as strings"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        corpora.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("train", "validation", "test"), "validation"),
+        (("train", "test"), "test"),
+        (("test",), "test"),
+        (("train",), "validation"),
+    ],
+)
+def test_what_is_held_out_bears_the_name_that_the_data_set_gives_it(tmp_path, parts, name):
+    for part in parts:
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": f"{part} {i}"}) for i in range(20)))
+    splits = corpora.load(str(tmp_path))
+    assert corpora.held_out_split(splits) == name
+    assert all(text.startswith(name if name in parts else "train") for text in splits["validation"]["text"])
+
+
+def test_a_data_set_made_by_a_script_is_read_from_the_hubs_own_copy(tmp_path, monkeypatch):
+    """What `datasets` from 4 on says of a script, and where the Hub keeps its copy: simulated on a local folder."""
+    copy = tmp_path / "hub"
+    copy.mkdir()
+    (copy / "train.jsonl").write_text("\n".join(json.dumps({"sentence": f"sentence {i}"}) for i in range(20)))
+    real, builder = datasets.load_dataset, datasets.load_dataset_builder
+
+    def load_dataset(name, configuration=None, revision=None):
+        if revision != "refs/convert/parquet":
+            raise RuntimeError("Dataset scripts are no longer supported, but found ptb_text_only.py")
+        return real(str(copy))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, revision: builder(str(copy)))
+    splits = corpora.load("ptb-text-only/ptb_text_only")
+    assert {*splits["train"]["text"], *splits["validation"]["text"]} == {f"sentence {i}" for i in range(20)}
+
+
+def test_a_copy_that_the_hub_cut_short_is_no_corpus(tmp_path, monkeypatch):
+    (tmp_path / "plain_text" / "partial-train").mkdir(parents=True)
+    path = tmp_path / "plain_text" / "partial-train" / "0000.parquet"
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(path)
+
+    def load_dataset(*_, revision=None):
+        raise RuntimeError("Dataset scripts are no longer supported, but found web.py")
+
+    builder = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, revision: builder(str(tmp_path)))
+    sentence = (
+        "data set some/web could not be loaded: it is made by a script, which datasets "
+        f"{datasets.__version__} does not run, and the Hub's copy in parquet is cut short; install datasets 3 to run "
+        "the script, or download the text and give file:PATH; check the name and the network"
+    )
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
+        corpora.load("some/web")
+
+
+def test_what_is_kept_on_disk_is_encoded_once_for_each_tokenizer(tmp_path, monkeypatch, tokenizer):
+    texts = [f"document {i} with words" for i in range(50)]
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    load = lambda: datasets.load_dataset("json", data_files=str(tmp_path / "train.jsonl"), split="train")  # noqa: E731
+    expected, found = Text.encode(texts, tokenizer), corpora.encoded(load(), tokenizer)
+    assert torch.equal(found.ids, expected.ids)
+    assert (found.ids.dtype, found.n_characters) == (torch.int32, expected.n_characters)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "encode_all", lambda *_: pytest.fail("encoded anew"))
+        assert torch.equal(corpora.encoded(load(), tokenizer).ids, expected.ids)
+    other = Tokenizer.train(texts, vocab_size=300)
+    assert torch.equal(corpora.encoded(load(), other).ids, Text.encode(texts, other).ids)
+    part = load().train_test_split(0.4, seed=0)["test"]
+    assert torch.equal(corpora.encoded(part, tokenizer).ids, Text.encode(part["text"], tokenizer).ids)
 
 
 def test_kjv_has_a_document_a_chapter():
@@ -202,9 +290,16 @@ def test_a_second_load_tells_nothing_anew(monkeypatch):
         ),
         (
             "rows.jsonl",
-            b'{"body": "x"}\n{"body": "y"}\n',
+            b'{"head": "a", "body": "x", "n": 1}\n{"head": "b", "body": "y", "n": 2}\n',
             ValueError,
-            "{path} has columns ['body']; one must be called text",
+            "{path} has the columns head (string), body (string), n (int64); "
+            "rename the one that holds the text to text, as strings",
+        ),
+        (
+            "numbers.jsonl",
+            b'{"text": 5}\n{"text": 6}\n',
+            ValueError,
+            "{path} has the columns text (int64); rename the one that holds the text to text, as strings",
         ),
         (
             "short.txt",

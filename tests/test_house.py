@@ -34,12 +34,12 @@ LAYERS = {
     "grammar": set(),
     "tales": {"grammar"},
     "rows": {"orders", "tokenization"},
-    "corpora": {"tales", "rows"},
+    "corpora": {"tales", "rows", "tokenization"},
     "samples": {"orders", "curriculum", "model", "decoding", "tokenization", "tales"},
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
     "training": {"orders", "model", "baselines", "objectives", "curriculum", "rows", "checkpoints"},
-    "trained": {"model", "baselines", "engine", "decoding", "tokenization", "checkpoints"},
+    "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
     "recipes": {
         "orders",
         "model",
@@ -67,7 +67,8 @@ LAYERS = {
         "evaluation",
         "trained",
     },
-    "reproduce": {"rows", "corpora", "checkpoints", "evaluation", "generative", "recipes", "trained"},
+    "budgets": {"recipes"},
+    "reproduce": {"rows", "corpora", "checkpoints", "evaluation", "generative", "recipes", "budgets", "trained"},
     "traces": {"orders", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
