@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 import armdlab
 from armdlab import corpora
@@ -26,7 +27,7 @@ from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, load
-from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
+from armdlab.training import Plan, Training, TrainStep, device_of_training, load_plan, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
 SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
@@ -130,6 +131,7 @@ class Session:
         held_out: what is scored.
         training: the loop.
         card: how it was made, and how well it does: what `save` writes.
+        split: name of the part of the corpus that is held out.
     """
 
     recipe: Recipe
@@ -139,6 +141,8 @@ class Session:
     held_out: Text | Rows
     training: Training
     card: dict[str, Any] = field(default_factory=dict)
+    split: str = "validation"
+    _scored: tuple[int, Likelihood | Bound] | None = field(default=None, init=False, repr=False)  # at which step, what
 
     @classmethod
     def begin(
@@ -150,13 +154,14 @@ class Session:
             recipe: what to do.
             out: folder to write to.
             command: what was typed, for the card.
-            device: where to train; None for the CPU.
+            device: where to train; None for what Accelerate chooses, and it must be the same.
 
         Raises:
-            ValueError: if `out` holds a model already, the corpus is too small for a row, or the recipe contradicts
-                itself.
+            ValueError: if `out` holds a model already, the corpus is too small for a row, the recipe contradicts
+                itself, or Accelerate trains on another device.
         """
         out = Path(out)
+        device_of_training(device)
         if (out / CARD).exists():
             raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
@@ -174,10 +179,9 @@ class Session:
         config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
         torch.manual_seed(recipe.seed)
         model = BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
-        if device is not None:
-            model.to(device)
         text, held_out = _texts(recipe, splits, tokenizer)
-        session = cls(recipe, out, tokenizer, text, held_out, Training(model, text, recipe.plan))
+        training = Training(model, text, recipe.plan)
+        session = cls(recipe, out, tokenizer, text, held_out, training, split=corpora.held_out_split(splits))
         session.card = {"command": command, "recipe": asdict(recipe), "corpus": recipe.corpus, "layout": recipe.layout}
         session.card |= {"seed": recipe.seed, "split_seed": recipe.split_seed, "seconds": 0.0}
         return session
@@ -188,8 +192,10 @@ class Session:
 
         Raises:
             FileNotFoundError: if the folder holds no saved run.
-            ValueError: if a file is torn, or does not belong to the others.
+            ValueError: if a file is torn or does not belong to the others, the corpus has changed, or Accelerate trains
+                on another device.
         """
+        device_of_training(device)
         lab = load(out)
         if lab.card.get("tokenizer", lab.tokenizer.fingerprint) != lab.tokenizer.fingerprint:
             raise ValueError(
@@ -199,12 +205,12 @@ class Session:
             raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
         known = {item.name for item in fields(Recipe)}
         recipe = Recipe(**{name: value for name, value in lab.card["recipe"].items() if name in known})
-        if device is not None:
-            lab.model.to(device)
-        text, held_out = _texts(recipe, corpora.load(recipe.corpus, seed=recipe.split_seed), lab.tokenizer)
+        splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
+        text, held_out = _texts(recipe, splits, lab.tokenizer)
         training = Training(lab.model, text, load_plan(out))
         training.resume(out)
-        return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card)
+        split = corpora.held_out_split(splits)
+        return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card, split)
 
     @property
     def model(self) -> Transformer:
@@ -221,9 +227,10 @@ class Session:
         """
         seconds = dict.fromkeys(precisions, 0.0)
         if minutes is not None or len(precisions) > 1:
-            for bf16 in precisions:
-                plan = replace(self.training.plan, bf16=bf16)
-                seconds[bf16] = seconds_per_step(self.model, self.text, plan)
+            plans = [replace(self.training.plan, bf16=bf16) for bf16 in precisions]
+            measured = [seconds_per_step(self.model, self.text, plan) for plan in plans]
+            broadcast_object_list(measured)  # processes that disagree would train by different plans
+            seconds = dict(zip(precisions, measured, strict=True))
             found = ", ".join(f"{'bf16' if key else 'float32'} {value:.2f} s" for key, value in seconds.items())
             say(f"a step takes {found}")
         bf16, steps = min(seconds, key=seconds.get), self.recipe.steps
@@ -236,8 +243,15 @@ class Session:
 
     def figure(self) -> Likelihood | Bound:
         """How well the model does on held-out text by now."""
-        name = f"validation split of {self.recipe.corpus}"
+        name = f"{self.split} split of {self.recipe.corpus}"
         return held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+
+    def last_figure(self) -> Likelihood | Bound:
+        """What `watch` scored last, if nothing was learnt since; else a new figure."""
+        step = self.training.step
+        if self._scored is None or self._scored[0] != step:
+            self._scored = step, self.figure()
+        return self._scored[1]
 
     def sample(self, *, length: int = 64) -> str:
         """What the model writes by now, from the same stream of chance each time."""
@@ -275,6 +289,7 @@ class Session:
             is_scored = step.step in marks or plan.curriculum.phase(step.step) != step.phase
             figure = self.figure() if is_scored else None
             if figure is not None:
+                self._scored = step.step, figure
                 self.card.setdefault("history", []).append(
                     {
                         "step": step.step,
@@ -362,4 +377,6 @@ def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) ->
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not len(held_out.ids):
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
+    if layout == "running":
+        return corpora.encoded(splits["train"], tokenizer), held_out
     return encode(splits["train"]["text"], *how), held_out

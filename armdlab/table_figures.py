@@ -99,9 +99,10 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
     axes.set_title("The curriculum: left to right, then shuffled, then in streams", fontsize=10, loc="left")
     axes.legend(frameon=False, loc="center", bbox_to_anchor=(0.6, 0.4))
     axes.spines[["top", "right"]].set_visible(False)
+    grown = f"shuffled tokens grow from 1 to {plan.rho} until step {min(plan.i_perm, steps):,}"
     alt = (
-        f"Left to right for {min(plan.i_ar, steps):,} steps; shuffled tokens grow from 1 to {plan.rho} until step "
-        f"{min(plan.i_perm, steps):,}; from step {min(plan.i_strided, steps):,} of {steps:,} on, orders of "
+        f"Left to right for {min(plan.i_ar, steps):,} steps; {grown if plan.rho else 'no token is shuffled'}; from "
+        f"step {min(plan.i_strided, steps):,} of {steps:,} on, orders of "
         f"{', '.join(map(str, dict.fromkeys(plan.streams)))} streams."
     )
     return Picture.of(figure, alt)

@@ -34,26 +34,43 @@ run.accelerator.end_training()
 """
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
-def test_two_processes_learn_one_model_from_batches_of_their_own(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
+REHEARSAL = """
+import sys
+from accelerate import Accelerator
+from armdlab import recipes
+from armdlab.recipes import Recipe, Session
+
+sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 16, "vocab_size": 280, "batch_size": 2}
+rank = Accelerator().process_index
+session = Session.begin(Recipe(corpus=f"file:{sys.argv[1]}/cats.txt", **sizes), f"{sys.argv[1]}/run")
+recipes.seconds_per_step = lambda model, text, plan: (0.01, 0.02)[rank ^ plan.bf16]  # each sees another cost
+session.rehearse((False, True), 0.01, say=lambda _: None)
+open(f"{sys.argv[1]}/rank{rank}.txt", "w").write(f"{session.recipe.steps} {session.recipe.bf16}")
+session.training.accelerator.end_training()
+"""
+
+
+def in_two_processes(script, folder):
+    path = folder / "script.py"
+    path.write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node=2",
-            str(script),
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        check=False,
+        [*launch, str(path), str(folder)], capture_output=True, text=True, env=environment, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_agree_on_what_a_rehearsal_found(tmp_path):
+    (tmp_path / "cats.txt").write_text("\n\n".join(f"The cat number {i} sits on the mat." for i in range(200)))
+    in_two_processes(REHEARSAL, tmp_path)
+    assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["55 False"] * 2
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_learn_one_model_from_batches_of_their_own(tmp_path):
+    in_two_processes(SCRIPT, tmp_path)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [facts["world"] for facts in ranks] == [2, 2]
     assert ranks[0]["batch"] != ranks[1]["batch"]

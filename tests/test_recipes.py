@@ -10,6 +10,7 @@ import torch
 
 from armdlab.recipes import Recipe, Session
 from armdlab.trained import load
+from armdlab.training import device_of_training
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")
@@ -181,3 +182,67 @@ def test_marks_and_rho_of_a_recipe_reach_the_curriculum(recipe):
     assert (curriculum.i_ar, curriculum.i_perm, curriculum.i_strided, curriculum.rho) == (2, 5, 20, 3)
     assert curriculum.streams == (2, 4)
     assert replace(recipe, model="ar").plan.curriculum.phase(23) == "left to right"
+
+
+def test_a_corpus_that_changed_since_the_save_is_refused(recipe, tmp_path):
+    path = tmp_path / "cats.txt"
+    path.write_text(TEXT)
+    session = Session.begin(replace(recipe, corpus=f"file:{path}"), tmp_path / "run")
+    next(iter(session.watch(scores=0)))
+    session.save()
+    assert Session.resume(tmp_path / "run").training.step == 1
+    path.write_text(TEXT.replace("mat", "hat"))
+    sentence = (
+        f"{tmp_path / 'run'} was trained on another text than its corpus holds now; restore the corpus as it was, or "
+        "train anew into another folder"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.resume(tmp_path / "run")
+
+
+def test_a_device_that_accelerate_does_not_train_on_is_refused(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run", device=device_of_training())
+    session.save()
+    sentence = (
+        f"device=meta is not {device_of_training()}, where Accelerate trains in this process; leave it out, or set "
+        "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
+    )
+    for call in (Session.begin, lambda recipe, out, device: Session.resume(tmp_path / "run", device=device)):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            call(recipe, tmp_path / "other", device=torch.device("meta"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_figures_name_the_split_that_was_held_out(recipe, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for part in ("train", "test"):
+        rows = [json.dumps({"text": f"{part} cat {i} sits on the mat"}) for i in range(60)]
+        (corpus / f"{part}.jsonl").write_text("\n".join(rows))
+    session = Session.begin(replace(recipe, corpus=str(corpus)), tmp_path / "run")
+    assert session.figure().text == f"test split of {corpus}"
+    session.save()
+    assert Session.resume(tmp_path / "run").figure().text == f"test split of {corpus}"
+
+
+def test_what_was_scored_at_a_step_is_not_scored_again(recipe, tmp_path, monkeypatch):
+    session = Session.begin(recipe, tmp_path / "run")
+    moments = list(session.watch(scores=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "figure", lambda: pytest.fail("scored anew"))
+        assert session.last_figure() is moments[-1].figure
+    other = Session.resume(tmp_path / "run")
+    assert other.last_figure().nats_per_token == pytest.approx(moments[-1].figure.nats_per_token)
+
+
+def test_a_card_is_valid_json_even_where_a_figure_has_no_error(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run")
+    session.save(replace(session.figure(), standard_error=float("nan")))
+    text = (tmp_path / "run" / "card.json").read_text()
+    card = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert card["validation"]["standard_error"] is None
+
+
+def test_a_curriculum_without_shuffling_trains_to_its_end(recipe, tmp_path):
+    session = Session.begin(replace(recipe, rho=0), tmp_path / "run")
+    assert {moment.step.phase for moment in session.watch(scores=2)} == {"left to right", "strided"}

@@ -1,5 +1,7 @@
 """Laws of the training cockpit, without a browser: what it answers is what the run did."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,12 @@ def test_its_meter_shows_the_lessons_of_the_curriculum(cockpit):
         {"name": "shuffled", "from": 3, "to": 20},
         {"name": "strided", "from": 20, "to": 24},
     ]
+
+
+def test_its_meter_names_no_lesson_that_is_not_taught(cockpit):
+    recipe = replace(cockpit.session.recipe, rho=0)
+    lessons = TrainingCockpit(Session.begin(recipe, cockpit.session.out.parent / "other")).plan["lessons"]
+    assert [lesson["name"] for lesson in lessons] == ["left to right", "left to right", "strided"]
 
 
 def test_stop_saves_and_a_new_cockpit_goes_on_from_there(cockpit):

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,13 @@ class TrainingCockpit(anywidget.AnyWidget):
         training = session.training.plan
         curriculum = training.curriculum
         bounds = [0, *(min(mark, training.steps) for mark in (curriculum.i_ar, curriculum.i_strided)), training.steps]
-        lessons = ["left to right", "shuffled", curriculum.phase(curriculum.i_strided)]
         super().__init__(
             plan={
                 "steps": training.steps,
                 "done": session.training.step,
                 "lessons": [
-                    {"name": name, "from": start, "to": stop}
-                    for name, start, stop in zip(lessons, bounds[:-1], bounds[1:], strict=True)
+                    {"name": curriculum.phase(start), "from": start, "to": stop}
+                    for start, stop in pairwise(bounds)
                     if stop > start
                 ],
                 "out": str(session.out),
@@ -143,6 +143,6 @@ class TrainingCockpit(anywidget.AnyWidget):
 
     def _stop(self) -> None:
         """Save what there is; Play goes on from it."""
-        self.session.save(self.session.figure())
+        self.session.save(self.session.last_figure())
         self.frames = list(self._seen)
         self.status = "finished" if self.session.training.step >= self.plan["steps"] else "stopped"
