@@ -12,7 +12,7 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.curriculum import seeded
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import precision_of, strided_in_words
+from armdlab.evaluation import evaluating, precision_of, strided_in_words
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
@@ -39,13 +39,13 @@ class Generated:
         diversity: of the words of all samples together.
         n_samples: number of samples; none is rejected.
         length: tokens in a sample.
-        n_calls: network calls for a batch of samples.
+        n_calls: network calls for a batch of samples: the most that any took, for a masking process may skip steps.
         temperature: divides the writer's logits.
         top_p: nucleus that the writer was cut to; 1 is everything.
         seed: of sampling.
         judge: who judges, in words.
         ids: "raw ids" where the judge reads the writer's tokens, "retokenised" where it reads the text.
-        precision: of the writer's and the judge's products; chance is always drawn in float64.
+        precision: of the writer's and of the judge's products, in words; chance is always drawn in float64.
     """
 
     writer: str
@@ -83,7 +83,7 @@ class Generated:
             f"{self.entropy:.3f} +- {self.entropy_error:.3f} nats or {self.entropy_in_bits:.3f} bits a token; by "
             f"itself {self.own_nats_per_token:.4f} nats; {self.diversity}. Judge: {self.judge}, {self.ids}, exp of the "
             f"mean over all tokens; {self.n_samples} samples of {self.length} tokens in {self.n_calls} network calls a "
-            f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed}, network in "
+            f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed}, "
             f"{self.precision}, chance in float64"
         )
 
@@ -129,7 +129,7 @@ def generated(
     rows, own, n_calls = [], 0.0, 0
     for i, start in enumerate(range(0, n_samples, batch_size)):
         count = min(batch_size, n_samples - start)
-        tokens, n_calls = torch.empty(count, length, dtype=torch.int64), 0
+        tokens, calls = torch.empty(count, length, dtype=torch.int64), 0
         for step in decode_steps(
             writer.model,
             length=length,
@@ -140,8 +140,9 @@ def generated(
             seed=seeded(seed, i).initial_seed(),
         ):
             tokens.scatter_(1, step.positions.expand_as(step.tokens).cpu(), step.tokens.cpu())
-            own, n_calls = own - float(step.log_probs.sum()), n_calls + 1
+            own, calls = own - float(step.log_probs.sum()), calls + 1
         rows.append(tokens)
+        n_calls = max(n_calls, calls)
     tokens = torch.cat(rows)
     texts = [writer.tokenizer.decode(row.tolist()) for row in tokens]
     same_ids = writer.tokenizer.fingerprint == judge.tokenizer.fingerprint
@@ -166,7 +167,7 @@ def generated(
         seed=seed,
         judge=f"{_in_words(judge)}, in rows of {judge.model.config.max_length}",
         ids="raw ids" if same_ids else "retokenised",
-        precision=precision_of(writer.model),
+        precision=f"writer in {precision_of(writer.model)}, judge in {precision_of(judge.model)}",
     )
 
 
@@ -194,17 +195,18 @@ def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tenso
 
     What is longer than the judge can read it reads in neighbouring parts, as held-out text is scored.
     """
-    device, limit = judge.model.bos.device, judge.model.config.max_length
+    limit = judge.model.config.max_length
     sums = torch.zeros(len(rows), dtype=torch.float64)
     by_length: dict[int, list[tuple[int, Tensor]]] = {}
     for i, row in enumerate(rows):
         for part in row.split(limit):
             by_length.setdefault(len(part), []).append((i, part))
-    for parts in by_length.values():
-        for start in range(0, len(parts), batch_size):
-            members, texts = zip(*parts[start : start + batch_size], strict=True)
-            nats = nll(judge.model, torch.stack(texts).to(device), None, "none").double().sum(-1).cpu()
-            sums.index_add_(0, torch.tensor(members), nats)
+    with evaluating(judge.model) as device:
+        for parts in by_length.values():
+            for start in range(0, len(parts), batch_size):
+                members, texts = zip(*parts[start : start + batch_size], strict=True)
+                nats = nll(judge.model, torch.stack(texts).to(device), None, "none").double().sum(-1).cpu()
+                sums.index_add_(0, torch.tensor(members), nats)
     return sums, torch.tensor([len(row) for row in rows], dtype=torch.float64)
 
 

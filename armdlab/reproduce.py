@@ -1,6 +1,6 @@
 """Do the paper's relations hold here? (ARMD, Tables 1 to 3, at a budget that one has)
 
-A `Budget` names the runs and what they are measured on. `table1`, `table2` and `table3` train what is missing, resume
+A budget names the runs and what they are measured on. `table1`, `table2` and `table3` train what is missing, resume
 what stopped, measure, and return a `Table` that shows the paper's figures beside ours. What a small machine can
 reproduce is how models relate, so each figure stands beside its ratio to the autoregressive baseline's.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from armdlab import corpora
+from armdlab.budgets import Budget
 from armdlab.checkpoints import read_json
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
@@ -25,89 +26,6 @@ from armdlab.rows import Text
 from armdlab.trained import CARD, Lab, load
 
 Trainer = Callable[[Session], bool]  # trains a session while someone watches; whether it was stopped
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Which runs a table is made of, and what they are measured on.
-
-    Args:
-        name: "laptop" or "gpu".
-        recipes: name of a run -> how it is trained. "armd_0", "armd_1" are seeds of one recipe.
-        test: corpus of Table 3; its validation split is scored.
-        zero_shot: corpora of Table 1, none of which was trained on.
-        writers: runs whose samples Table 2 judges, with the numbers of streams or of denoising steps.
-        judge: the run that judges; a name of the Hub is no run, and is named by what it was trained on.
-        n_samples: samples of each writer.
-        n_orders: random orders of MDLM's log-mean-exp.
-        n_rows: rows that it is measured on, for it takes N network calls for each order.
-    """
-
-    name: str
-    recipes: Mapping[str, Recipe]
-    test: str
-    zero_shot: tuple[str, ...]
-    writers: Mapping[str, tuple[int, ...]]
-    judge: str
-    n_samples: int
-    n_orders: int
-    n_rows: int
-
-
-def _laptop() -> Budget:
-    small = Recipe(corpus="kjv", d_position=40, dropout=0.0, bf16=True, learning_rate=4e-3)
-    seeds = range(2)
-    # Eight streams, the hardest to learn, are drawn twice as often as the others: 15.8 % dearer than one, not 17.3 %
-    tuned = replace(small, steps=720, streams=(1, 2, 4, 8, 8))
-    recipes = {f"armd_{seed}": replace(tuned, seed=seed) for seed in seeds}
-    recipes |= {f"ar_{seed}": replace(small, model="ar", steps=600, seed=seed) for seed in seeds}
-    recipes["mdlm_0"] = replace(small, model="mdlm", steps=6000)
-    recipes["block_0"] = replace(small, model="block", steps=600)
-    recipes["armd_512"] = replace(tuned, length=512, batch_size=8)
-    recipes["judge"] = replace(small, model="ar", steps=1500, n_layer=6, d_model=192, seed=1000, learning_rate=3e-3)
-    writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
-    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
-
-
-def _gpu() -> Budget:
-    """The paper's settings: 125M parameters, OpenWebText, GPT-2's tokenizer, batches of 512 x 1,024 tokens.
-
-    Its learning rate is not stated; 3e-4 is MDLM's. Its LM1B runs use another tokenizer (bert-base-uncased), so
-    perplexities there do not compare with ours; ratios do.
-    """
-    size = {"n_layer": 12, "n_head": 12, "d_model": 768, "vocab_size": "openai-community/gpt2", "dropout": 0.0}
-    web = Recipe(
-        corpus="Skylion007/openwebtext",
-        length=1024,
-        batch_size=512,
-        micro_batch_size=16,
-        learning_rate=3e-4,
-        bf16=True,
-        **size,
-    )
-    news = replace(web, corpus="billion-word-benchmark/lm1b", length=128, micro_batch_size=128, layout="running")
-    marks = (9_000, 48_000, 180_000)
-    recipes = {
-        "armd_0": replace(web, steps=260_000, marks=marks, rho=32, streams=(1, 2, 4)),
-        "ar_0": replace(web, model="ar", steps=180_000),
-        "mdlm_0": replace(web, model="mdlm", steps=400_000),
-        "block_0": replace(web, model="block", steps=400_000),
-        "judge": replace(web, model="ar", steps=300_000, n_layer=24, n_head=16, d_model=1024, seed=1000),
-        "armd_news": replace(news, steps=1_050_000, marks=(100_000, 300_000, 1_000_000), rho=8, streams=(1, 2, 4)),
-        "ar_news": replace(news, model="ar", steps=1_000_000),
-        "mdlm_news": replace(news, model="mdlm", steps=1_000_000),
-        "block_news": replace(news, model="block", steps=1_000_000),
-    }
-    zero_shot = ("EleutherAI/lambada_openai", "Salesforce/wikitext:wikitext-2-raw-v1", "ptb-text-only/ptb_text_only")
-    zero_shot += ("Salesforce/wikitext:wikitext-103-raw-v1", "billion-word-benchmark/lm1b")
-    writers = {"ar_0": (1,), "mdlm_0": (1024, 512), "armd_0": (1, 2, 4, 8)}
-    return Budget("gpu", recipes, "billion-word-benchmark/lm1b", zero_shot, writers, "judge", 1024, 8, 64)
-
-
-BUDGETS = {"laptop": _laptop(), "gpu": _gpu()}
-
-
-# ------------------------------------------------------------------------------------------------------- tables
 
 
 @dataclass(frozen=True)
@@ -189,6 +107,10 @@ class Table:
         return asdict(self)
 
 
+class Stopped(KeyboardInterrupt):
+    """Training was stopped by whoever watches, and what there is has been saved."""
+
+
 class Runs:
     """The runs of a budget in a folder, each trained at most once.
 
@@ -197,7 +119,7 @@ class Runs:
         folder: where they are kept, one folder each.
         train: trains a session while someone watches.
         command: what was typed, for the cards.
-        device: where models are; None for the CPU.
+        device: where models are measured; None for the CPU. Accelerate chooses where they are trained.
         say: takes a sentence about what is being done.
     """
 
@@ -218,12 +140,12 @@ class Runs:
         """A trained model, trained now if it is not yet.
 
         Raises:
-            KeyboardInterrupt: if training was stopped; what there is has been saved.
+            Stopped: if training was stopped; what there is has been saved.
             ValueError: if the folder holds a run by another recipe.
         """
         out, recipe = self.folder / name, self.budget.recipes[name]
         if not (out / CARD).is_file():
-            session = Session.begin(recipe, out, command=self.command, device=self.device)
+            session = Session.begin(recipe, out, command=self.command)
         else:
             card = read_json(out / CARD)
             found = Recipe(**card["recipe"])
@@ -233,17 +155,37 @@ class Runs:
                 ours, theirs = asdict(asked), asdict(found)
                 changed = [f"{key} was {theirs[key]}, now {ours[key]}" for key in ours if ours[key] != theirs[key]]
                 raise ValueError(f"{out} was trained by another recipe ({'; '.join(changed)}); choose another --out")
-            session = Session.resume(out, device=self.device) if card["steps"] < card["planned_steps"] else None
+            session = Session.resume(out) if not _is_finished(card) else None
         if session is not None and self.train(session):
-            session.save(session.figure())
-            raise KeyboardInterrupt
+            session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
+            session.save(session.last_figure())
+            at = f"step {session.training.step:,} of {session.training.plan.steps:,}"
+            raise Stopped(f"stopped at {at} of {name}; saved in {out}")
         return load(out, device=self.device or "cpu")
+
+    def gather(self, names: Iterable[str], *corpora_to_score: str) -> None:
+        """Load every corpus that is needed: one that cannot be had fails now, not after hours of training.
+
+        Args:
+            names: of runs; those that are trained already need no text.
+            corpora_to_score: what is measured on.
+        """
+        cards = {name: self.folder / name / CARD for name in names}
+        is_missing = {name: not path.is_file() or not _is_finished(read_json(path)) for name, path in cards.items()}
+        needed = [self.budget.recipes[name].corpus for name in cards if is_missing[name]]
+        for corpus in dict.fromkeys([*needed, *corpora_to_score]):
+            self.say(f"loading {corpus}")
+            corpora.load(corpus)
 
     def seeds(self, model: str) -> list[str]:
         """Names of the runs of a model that differ by their seed alone: "armd" -> ["armd_0", "armd_1", ...]."""
         recipes = self.budget.recipes
         first = recipes[f"{model}_0"]
         return [name for name, recipe in recipes.items() if replace(recipe, seed=first.seed) == first]
+
+
+def _is_finished(card: Mapping[str, Any]) -> bool:
+    return card["steps"] >= card["planned_steps"]
 
 
 def _mean(values: Iterable[float], errors: Iterable[float]) -> tuple[float, float]:
@@ -268,7 +210,9 @@ def table3(runs: Runs) -> Table:
         model: runs.seeds(model) if suffix == "_0" else [model + suffix] for model in ("ar", "armd", "mdlm", "block")
     }
     length = budget.recipes[names["armd"][0]].length
-    labs = {name: runs[name] for group in names.values() for name in group}
+    trained = [name for group in names.values() for name in group]
+    runs.gather(trained, budget.test)
+    labs = {name: runs[name] for name in trained}
     text, said = _held_out(budget.test, labs[names["ar"][0]], length)
 
     runs.say(f"scoring {len(labs)} models on {said}")
@@ -297,7 +241,7 @@ def table3(runs: Runs) -> Table:
         ),
         Line(
             f"ARMD, {before:,} steps, before streams",
-            {"held out": _before_streams(runs, names["armd"], before)},
+            _before_streams(runs, names["armd"], before),
             "23.64 (300K; 1.035 x), 22.36 (1M; 0.979 x)",
         ),
         Line(f"ARMD, {steps['armd']:,} steps", fine_tuned | {n_few: score_few("armd")}),
@@ -321,6 +265,7 @@ def table3(runs: Runs) -> Table:
 def table1(runs: Runs) -> Table:
     """Perplexity of texts of another kind, none of which was trained on (Table 1)."""
     budget = runs.budget
+    runs.gather(("ar_0", "armd_0", "mdlm_0"), *budget.zero_shot)
     labs = {model: runs[f"{model}_0"] for model in ("ar", "armd", "mdlm")}
     length = labs["ar"].model.config.max_length
     cells: dict[str, dict[str, Cell]] = {model: {} for model in labs}
@@ -345,7 +290,9 @@ def table1(runs: Runs) -> Table:
 
 def table2(runs: Runs) -> Table:
     """Perplexity of what the models write, by a judge, beside the entropy of their texts (Table 2)."""
-    budget, judge = runs.budget, runs[runs.budget.judge]
+    budget = runs.budget
+    runs.gather((budget.judge, *budget.writers))
+    judge = runs[budget.judge]
     paper = {
         ("ar_0", 1): "AR ~36 (entropy 8.1 bits)",
         ("armd_0", 1): "36.5 (7.9)",
@@ -386,26 +333,31 @@ def _written(run: str, found: Generated, base: Generated, paper: str) -> Line:
     )
 
 
-def _before_streams(runs: Runs, names: list[str], step: int) -> Cell:
-    """What runs scored at the end of progressive permutation, from their cards."""
-    found = [
-        next(entry for entry in read_json(runs.folder / name / CARD)["history"] if entry["step"] == step)
-        for name in names
-    ]
+def _before_streams(runs: Runs, names: list[str], step: int) -> dict[str, Cell]:
+    """What runs scored at the end of progressive permutation, from their cards; nothing if one did not score there."""
+    cards = {name: read_json(runs.folder / name / CARD) for name in names}
+    scored = {name: {entry["step"]: entry for entry in card.get("history", [])} for name, card in cards.items()}
+    for name in names:
+        if step not in scored[name]:
+            runs.say(f"the card of {name} has no score at step {step:,}, before streams; its cell is left empty")
+            return {}
+    found = [scored[name][step] for name in names]
     values = [math.exp(entry["nats_per_token"]) for entry in found]
-    errors = [value * entry.get("standard_error", math.nan) for value, entry in zip(values, found, strict=True)]
+    relative = [entry.get("standard_error") for entry in found]
+    errors = [math.nan if e is None else value * e for value, e in zip(values, relative, strict=True)]
     conditions = tuple(
         f"perplexity {value:.2f} ({entry['nats_per_token']:.4f} nats a token; exact, left to right; scored while "
         f"training, at step {step}: card of {name})"
         for name, value, entry in zip(names, values, found, strict=True)
     )
-    return Cell(*_mean(values, errors), conditions)
+    return {"held out": Cell(*_mean(values, errors), conditions)}
 
 
 def _held_out(corpus: str, lab: Lab, length: int) -> tuple[Any, str]:
-    """The validation split of a corpus as running rows by a model's tokenizer, and what it is, in words."""
-    texts = corpora.load(corpus, seed=lab.card.get("split_seed", 0))["validation"]["text"]
-    return encode(texts, lab.tokenizer, length, "running", VALIDATION_TOKENS), f"validation split of {corpus}"
+    """What a corpus holds out, as running rows by a model's tokenizer, and what it is, in words."""
+    splits = corpora.load(corpus, seed=lab.card.get("split_seed", 0))
+    text = encode(splits["validation"]["text"], lab.tokenizer, length, "running", VALIDATION_TOKENS)
+    return text, f"{corpora.held_out_split(splits)} split of {corpus}"
 
 
 TABLES = {"table1": table1, "table2": table2, "table3": table3}

@@ -3,17 +3,20 @@
 import json
 import math
 import re
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from armdlab import GenerationOrder, generate
+from armdlab import AR, GenerationOrder, generate
+from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import seeded
 from armdlab.generative import generated
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
-from armdlab.reproduce import BUDGETS, Budget, Cell, Line, Runs, Table, table1, table2, table3
+from armdlab.reproduce import Cell, Line, Runs, Stopped, Table, table1, table2, table3
 from armdlab.table_figures import bars, curriculum, curves
 
 TEXT = "\n\n".join(
@@ -83,7 +86,7 @@ def test_a_generative_figure_states_its_conditions(runs):
         r"distinct-1 [\d.]+, distinct-2",
         r"Judge: AR of 0\.\d\d M parameters trained on file:\S+, in rows of 32, raw ids, exp of the mean over all",
         r"3 samples of 16 tokens in [1-8] network calls a batch, temperature 1, nucleus p 0\.9, seed 0",
-        r"network in float32, chance in float64$",
+        r"writer in float32, judge in float32, chance in float64$",
     ):
         assert re.search(part, said), (part, said)
 
@@ -102,6 +105,34 @@ def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows(runs):
         nats = nll(judge.model, text.view(4, 16), None, "none").double()
     assert found.nats_per_token == pytest.approx(float(nats.mean()), abs=1e-6)
     assert "in rows of 16, raw ids" in str(found)
+
+
+def test_each_of_writer_and_judge_says_in_what_it_computes(runs):
+    writer, judge = runs["ar_0"], runs["judge"]
+    rounded = replace(judge, model=deepcopy(judge.model).bfloat16())
+    assert generated(writer, rounded, n_samples=2).precision == "writer in float32, judge in bfloat16"
+
+
+def test_a_judge_that_was_left_in_training_judges_without_dropout(runs):
+    writer, judge = runs["ar_0"], runs["judge"]
+    dropped = replace(judge, model=AR(replace(judge.model.config, dropout=0.5)))
+    dropped.model.load_state_dict(judge.model.state_dict())
+    dropped.model.train()
+    expected, found = (generated(writer, lab, n_samples=3).nats_per_token for lab in (judge, dropped))
+    assert found == pytest.approx(expected)
+    assert dropped.model.training  # as it was
+
+
+def test_network_calls_of_a_figure_are_the_most_that_a_batch_took(runs):
+    """Where a batch draws an order that leaves more steps out, it takes fewer calls."""
+
+    def calls(seed):
+        drawn = ((n, seeded(seed, batch, 5)) for batch, n in enumerate((4, 1)))
+        return [GenerationOrder.masking_process(16, 16, batch_size=n, generator=g).n_blocks for n, g in drawn]
+
+    seed = next(seed for seed in range(99) if calls(seed)[1] < calls(seed)[0])
+    found = generated(runs["mdlm_0"], runs["judge"], steps=16, n_samples=5, batch_size=4, seed=seed)
+    assert found.n_calls == calls(seed)[0]
 
 
 def test_steps_are_for_masked_diffusion_alone(runs):
@@ -165,7 +196,8 @@ def test_what_is_trained_is_not_trained_again_and_what_stopped_goes_on(budget, t
         return False
 
     first = Runs(budget, tmp_path, stops_at_4)
-    with pytest.raises(KeyboardInterrupt):
+    sentence = f"stopped at step 4 of 10 of ar_0; saved in {tmp_path / 'ar_0'}"
+    with pytest.raises(Stopped, match=f"^{re.escape(sentence)}$"):
         first["ar_0"]
     assert first["ar_0"].card["steps"] == 10
     assert steps == list(range(1, 11))
@@ -176,6 +208,42 @@ def test_what_is_trained_is_not_trained_again_and_what_stopped_goes_on(budget, t
         ValueError, match=r"was trained by another recipe \(d_model was 32, now 16\); choose another --out$"
     ):
         Runs(other, tmp_path, train)["ar_0"]
+
+
+@pytest.mark.parametrize("table", [table1, table3])
+def test_a_corpus_that_cannot_be_had_fails_before_anything_is_trained(budget, tmp_path, table):
+    missing = replace(budget, test="file:nowhere.txt", zero_shot=("file:nowhere.txt",))
+    runs = Runs(missing, tmp_path, lambda _: pytest.fail("trained"))
+    with pytest.raises(FileNotFoundError, match=r"^nowhere\.txt is not a file; give file:PATH, the path of a"):
+        table(runs)
+
+
+def test_the_corpora_of_writers_and_judge_are_loaded_before_the_first_of_them_is_trained(budget, tmp_path):
+    recipes = budget.recipes | {"armd_32": replace(budget.recipes["armd_32"], corpus="file:nowhere.txt")}
+    runs = Runs(replace(budget, recipes=recipes), tmp_path, lambda _: pytest.fail("trained"))
+    with pytest.raises(FileNotFoundError, match=r"^nowhere\.txt is not a file; give file:PATH, the path of a"):
+        table2(runs)
+
+
+def test_a_card_without_the_score_before_streams_leaves_its_cell_empty_and_says_so(runs, budget, tmp_path):
+    shutil.copytree(runs.folder, tmp_path / "runs")
+    path, said = tmp_path / "runs" / "armd_1" / "card.json", []
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"history": [e for e in card["history"] if e["step"] != 10]}))
+    table = table3(Runs(budget, tmp_path / "runs", train, say=said.append))
+    assert {line.name: line.cells for line in table.lines}["ARMD, 10 steps, before streams"] == {}
+    assert "the card of armd_1 has no score at step 10, before streams; its cell is left empty" in said
+    assert "ARMD, 10 steps, before streams" in str(table)
+    assert "before streams" not in bars(table).alt
+
+
+def test_tables_name_the_split_that_was_scored(runs, budget, tmp_path):
+    for part in ("train", "test"):
+        rows = [json.dumps({"text": f"{part} cow {i} sits on the mat"}) for i in range(60)]
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(rows))
+    table = table1(Runs(replace(budget, zero_shot=(str(tmp_path),)), runs.folder, train))
+    said = table.lines[0].cells[str(tmp_path)].conditions[0]
+    assert f"test split of {tmp_path}, not trained on" in said
 
 
 def test_the_gpu_budget_is_the_papers_settings():
