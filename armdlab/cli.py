@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -12,22 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import datasets
-import torch
 import typer
 from rich.live import Live
 from rich.text import Text as Styled
 
 from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
-from armdlab.checkpoints import write_json
+from armdlab.checkpoints import to_json, write_json
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import progress
-from armdlab.trained import CARD, load
+from armdlab.trained import CARD, fastest_device, load
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
+ONLY_FOR = {"rho": "armd", "streams": "armd", "fine_tuning": "armd", "block_size": "block"}  # option of `train`: model
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,7 +102,7 @@ def train(
     """
     if resume:
         _refuse_new_settings(context)
-        session = Session.resume(out, device=_fastest(None))
+        session = Session.resume(out)
         progress.print(f"resuming at step {session.training.step} of {session.training.plan.steps}")
         return _finish_training(session, as_json)
     if (minutes is None) == (steps is None):
@@ -131,8 +130,12 @@ def train(
         block_size=block_size,
         seed=seed,
     )
+    for name in sorted(_asked(context) & ONLY_FOR.keys()):
+        if model != ONLY_FOR[name]:
+            option = f"--{name.replace('_', '-')}={context.params[name]}"
+            raise ValueError(f"{option} is for --model {ONLY_FOR[name]} alone; leave it out for --model {model}")
     progress.print(f"reading {corpus}, learning a tokenizer of {vocab_size} ids")
-    session = Session.begin(recipe, out, command=shlex.join(["armdlab", *sys.argv[1:]]), device=_fastest(None))
+    session = Session.begin(recipe, out, command=shlex.join(["armdlab", *sys.argv[1:]]))
     session.rehearse(PRECISIONS[precision], minutes, say=progress.print)
     before = session.figure()
     progress.print(f"before: {before}")
@@ -140,10 +143,14 @@ def train(
     return _finish_training(session, as_json)
 
 
+def _asked(context: typer.Context) -> set[str]:
+    """The options that were typed."""
+    return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+
+
 def _refuse_new_settings(context: typer.Context) -> None:
     """A resumed run follows the recipe that it was saved with: say so rather than ignore what was asked."""
-    asked = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
-    extra = sorted(f"--{name.replace('_', '-')}" for name in set(asked) - {"out", "resume", "as_json"})
+    extra = sorted(f"--{name.replace('_', '-')}" for name in _asked(context) - {"out", "resume", "as_json"})
     if extra:
         raise ValueError(f"--resume goes on with the plan saved in DIR; leave out {', '.join(extra)}")
 
@@ -156,13 +163,15 @@ def _finish_training(session: Session, as_json: bool) -> None:
         if not session.is_saved:
             session.save()
         raise FloatingPointError(f"{error}. The last good weights are in {session.out}") from None
-    figure = session.figure() if stopped else None
+    if stopped:
+        session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
+    figure = session.last_figure()
     session.save(figure)
     if stopped:
         at = f"step {session.training.step} of {session.training.plan.steps}"
         progress.print(f"stopped at {at}; saved in {session.out}, go on with --resume")
     answer = {"out": str(session.out), **session.card}
-    _answer(as_json, answer, f"after:  {session.figure()}\nsaved in {session.out}")
+    _answer(as_json, answer, f"after:  {figure}\nsaved in {session.out}")
     if stopped:
         raise typer.Exit(130)
 
@@ -172,6 +181,9 @@ def write(
     folder: Folder,
     prompt: Annotated[str, typer.Option(help="What the text starts with.")] = "",
     streams: Annotated[int, typer.Option(help="How many tokens are made at once, S.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(help="Of masked diffusion, in place of streams: denoising steps T (of each block).")
+    ] = None,
     tokens: Annotated[int | None, typer.Option(help="How many to make; all that fit if left out.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
@@ -187,8 +199,10 @@ def write(
         armdlab generate runs/manual --prompt "The for statement" --streams 4 --live
 
         armdlab generate runs/manual --streams 2 --tokens 64 --temperature 0.8 --seed 1 --json
+
+        armdlab generate tales_mdlm --steps 32
     """
-    lab = load(folder, device=_fastest(device))
+    lab = load(folder, device=fastest_device(device))
     ids = lab.tokenizer.encode(prompt)
     longest = lab.model.config.max_length
     if len(ids) >= longest:
@@ -200,11 +214,20 @@ def write(
         raise ValueError(f"tokens={n_new} must be from 1 to {room}, what the model can hold behind this prompt")
     if n_new % lanes:
         raise ValueError(f"streams={streams} does not divide tokens={n_new}; try --tokens {n_new - n_new % lanes}")
-    steps = decode_steps(
+    order, n_calls = None, streams + n_new // lanes - 1
+    if steps is not None:
+        if streams != 1:
+            raise ValueError(
+                f"steps={steps} and streams={streams} both say how many tokens are made at once; give one of them"
+            )
+        order = lab.denoising_order(steps, length=len(ids) + n_new, n_known=len(ids), seed=seed)
+        n_calls = len(order.blocks_in_text_order[len(ids) :].unique())
+    decoded = decode_steps(
         lab.model,
         length=len(ids) + n_new,
         prompt=ids or None,
         streams=streams,
+        order=order,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -213,13 +236,13 @@ def write(
     made = dict(enumerate(ids))
     log_prob, n_steps, seconds = 0.0, 0, 0.0
     with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else nullcontext() as screen:
-        for step in steps:
+        for step in decoded:
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             if screen is not None:
-                screen.update(
-                    terminal.lanes(lab, prompt, made, len(ids), n_new, streams, n_steps, seconds), refresh=True
-                )
+                at = f"{n_steps} of {n_calls}"
+                drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
+                screen.update(drawn, refresh=True)
     text = lab.read([made[p] for p in range(len(made))])
     facts = {"text": text, "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
@@ -232,7 +255,9 @@ def evaluate(
     folder: Folder,
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model's own held-out part.")] = None,
     streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams; repeatable.")] = None,
-    samples: Annotated[int, typer.Option(help="Of a model of tales: how many to write for each S; 0 for none.")] = 200,
+    samples: Annotated[
+        int | None, typer.Option(help="Of a model of tales: how many to write for each S; 200 if left out, 0 for none.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write what was found into the model's card.")] = False,
     device: Device = None,
     as_json: Json = False,
@@ -246,15 +271,26 @@ def evaluate(
 
         armdlab evaluate runs/manual --streams 1 --streams 8 --json
     """
-    lab = load(folder, device=_fastest(device))
+    lab = load(folder, device=fastest_device(device))
     name, length = corpus or lab.card.get("corpus", "manual"), lab.model.config.max_length
+    is_diffusion = isinstance(lab.model, BlockDiffusion)
+    if streams and (is_diffusion or (isinstance(lab.model, AR) and set(streams) != {1})):
+        how = "is scored by the bound of masked diffusion" if is_diffusion else "knows left to right alone"
+        raise ValueError(f"streams={streams} for {type(lab.model).__name__}, which {how}; leave --streams out")
     splits = corpora.load(name, seed=lab.card.get("split_seed", 0))
     layout = lab.card.get("layout", "running") if corpus is None else usual_layout(name)
+    writes_tales = corpora.is_tales(name) and layout != "running"
+    if samples and not writes_tales:
+        raise ValueError(
+            f"samples={samples} are tales to judge, but {name} is read in {layout} rows; leave --samples out"
+        )
+    samples = 200 if samples is None else samples
     text = encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
-    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), f"validation split of {name}"
+    split = corpora.held_out_split(splits)
+    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), f"{split} split of {name}"
     if isinstance(lab.model, AR):
         counts = [1]
-    if isinstance(lab.model, BlockDiffusion):
+    if is_diffusion:
         progress.print(f"scoring {len(text.ids):,} tokens of {name} by the bound")
         size = min(lab.model.block_size, length)
         steps = tuple(dict.fromkeys((size, max(1, size // 4))))  # of each block
@@ -267,8 +303,8 @@ def evaluate(
             progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
             found.append(likelihood(lab.model, text, length, streams=count, name=said_of))
     results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
-    facts, said = {"corpus": name, "split": "validation", "results": results}, list(map(str, found))
-    if corpora.is_tales(name) and layout != "running" and samples:
+    facts, said = {"corpus": name, "split": split, "results": results}, list(map(str, found))
+    if writes_tales and samples:
         progress.print(f"writing and judging {samples} tales for each S")
         report = tale_report(
             lab.model,
@@ -320,7 +356,8 @@ def reproduce(
         armdlab reproduce table2 --budget gpu --out /scratch/armd
     """
     from armdlab import table_figures
-    from armdlab.reproduce import BUDGETS, TABLES, Runs
+    from armdlab.budgets import BUDGETS
+    from armdlab.reproduce import TABLES, Runs, Stopped
 
     for name, value, allowed in (("table", table, TABLES), ("budget", budget, BUDGETS)):
         if value not in allowed:
@@ -332,11 +369,12 @@ def reproduce(
         progress.print(f"training {session.out}")
         return terminal.watch(session)
 
-    runs = Runs(BUDGETS[budget], out, train_watched, command, device=_fastest(None), say=progress.print)
+    runs = Runs(BUDGETS[budget], out, train_watched, command, device=fastest_device(None), say=progress.print)
     try:
         found = TABLES[table](runs)
-    except KeyboardInterrupt:
-        progress.print(f"stopped and saved in {out}; the same command goes on")
+    except KeyboardInterrupt as stop:
+        said = str(stop) if isinstance(stop, Stopped) else f"stopped; what was saved before is in {out}"
+        progress.print(f"{said}; the same command goes on")
         raise typer.Exit(130) from None
     write_json(out / f"{table}.json", found.as_json())
     table_figures.bars(found).save(out / f"{table}.png")
@@ -364,25 +402,13 @@ def doctor(as_json: Json = False) -> None:
             mend = "" if finding.is_ok else f"\n       mend: {finding.mend}"
             print(f"{mark} {finding.name}: {finding.found}{mend}")
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print(to_json([asdict(finding) for finding in findings]))
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
 
 
-def _fastest(device: str | None) -> torch.device:
-    if device is not None:
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError):
-            raise ValueError(f"device={device} cannot be used here; `armdlab doctor` lists those that can") from None
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _answer(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    print(json.dumps(facts, indent=2) if as_json else text)
+    print(to_json(facts) if as_json else text)
 
 
 if __name__ == "__main__":

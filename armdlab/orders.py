@@ -163,6 +163,7 @@ class GenerationOrder:
         *,
         block_size: int | None = None,
         batch_size: int | None = None,
+        known: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> GenerationOrder:
         """The order in which `steps` steps of ancestral sampling reveal a text (MDLM; log-linear schedule).
@@ -176,17 +177,19 @@ class GenerationOrder:
             block_size: tokens of a block that is finished before the next begins (BD3-LM); None for the whole text.
             batch_size: number of rows B, which reveal equally many tokens at a step, each at positions of its own; None
                 for one order without a batch axis.
+            known: bool (N,), what is given: it stands before all that is revealed (in its block); None for nothing.
             generator: source of chance, on the CPU; None for torch's global one.
 
         Returns:
-            Order of at most `steps` blocks (for each block of `block_size`).
+            Order of at most `steps` blocks (for each block of `block_size`), and one more for what is given.
         """
         size = _at_least_one("length", length) if block_size is None else block_size
         rows = 1 if batch_size is None else batch_size
         _at_least_one("steps", steps), _at_least_one("block_size", size), _at_least_one("batch_size", rows)
         block_of = torch.arange(length) // size
-        shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + block_of  # in each block
-        step = torch.randint(steps, (length,), generator=generator) + steps * block_of
+        known = torch.zeros(length, dtype=torch.bool) if known is None else known
+        shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + 2 * block_of - 1 * known
+        step = torch.randint(steps, (length,), generator=generator).masked_fill(known, -1) + (steps + 1) * block_of
         blocks = step.sort().values.unique(return_inverse=True)[1]
         positions = shuffled.argsort(-1)
         return cls(positions[0] if batch_size is None else positions, blocks)

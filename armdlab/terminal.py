@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -17,7 +17,7 @@ from armdlab.trained import Lab
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
 CURVE = 24  # characters
 
-progress = Console(stderr=True)
+progress = Console(stderr=True, markup=False, emoji=False)  # a path such as runs/[x] is no markup
 
 
 def watch(session: Session) -> bool:
@@ -84,9 +84,20 @@ def sparkline(values: list[float], width: int) -> str:
 
 
 def lanes(
-    lab: Lab, prompt: str, made: dict[int, int], start: int, n_new: int, streams: int, n_steps: int, seconds: float
+    lab: Lab, prompt: str, made: dict[int, int], start: int, n_new: int, streams: int, step: str, seconds: float
 ) -> Group:
-    """Draw each stream as a lane of its own colour, and how far it has come."""
+    """Draw each stream as a lane of its own colour, and how far it has come; a dot for each token that was leapt over.
+
+    Args:
+        lab: whose tokenizer reads.
+        prompt: what the text starts with.
+        made: position -> id, of all that there is by now.
+        start: position of the first new token.
+        n_new: how many there will be.
+        streams: how many lanes.
+        step: which step it is, of how many, in words.
+        seconds: since the start.
+    """
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", style="dim")
     table.add_column()
@@ -95,10 +106,13 @@ def lanes(
         table.add_row("prompt", Styled(prompt, style="dim"))
     for lane in range(streams):
         first = start + lane * depth
-        ids = [made[p] for p in range(first, first + depth) if p in made]
-        text = Styled(lab.tokenizer.decode(ids), style=LANE_COLOURS[lane % len(LANE_COLOURS)])
-        text.append("█" if 0 < len(ids) < depth else "", style="blink")
+        there = [p for p in range(first, first + depth) if p in made]
+        text = Styled(style=LANE_COLOURS[lane % len(LANE_COLOURS)])
+        for is_made, group in groupby(range(first, max(there, default=-1) + 1), made.__contains__):
+            run = list(group)
+            text.append(lab.tokenizer.decode([made[p] for p in run]) if is_made else "·" * len(run))
+        text.append("█" if 0 < len(there) < depth else "", style="blink")
         table.add_row(f"stream {lane + 1}", text)
     done = sum(p >= start for p in made)
-    status = f"step {n_steps} of {streams + depth - 1}   {done} of {n_new} tokens   {seconds:.2f} s"
+    status = f"step {step}   {done} of {n_new} tokens   {seconds:.2f} s"
     return Group(Panel(table, title=f"{streams} streams", title_align="left"), Styled(status, style="dim"))

@@ -11,9 +11,11 @@ import torch
 
 from armdlab import baselines, model
 from armdlab.checkpoints import CONFIG, read_json, write_json
+from armdlab.curriculum import seeded
 from armdlab.decoding import generate
 from armdlab.engine import Engine
 from armdlab.model import Transformer
+from armdlab.orders import GenerationOrder
 from armdlab.tokenization import Tokenizer
 
 CARD = "card.json"
@@ -92,6 +94,28 @@ class Lab:
             object.__setattr__(self, "_engine", Engine.of(self.model))
         return self._engine
 
+    def denoising_order(self, steps: int, *, length: int, n_known: int = 0, seed: int | None = None) -> GenerationOrder:
+        """What `generate` takes as `order`, to write by masked diffusion in so many steps.
+
+        Args:
+            steps: denoising steps T of ancestral sampling; of each block, where there are several.
+            length: tokens in all, N.
+            n_known: how many of them, from the start, are a prompt.
+            seed: of which token is shown when; None for a fresh one.
+
+        Raises:
+            ValueError: if the model is neither masked diffusion nor block diffusion.
+        """
+        if not isinstance(self.model, baselines.BlockDiffusion):
+            raise ValueError(
+                f"steps={steps} for {type(self.model).__name__}: denoising steps are for masked diffusion and block "
+                "diffusion; leave them out, and name streams instead"
+            )
+        # Not the stream of chance that the tokens are drawn from: which is shown when says nothing of what it is.
+        chance = seeded(torch.seed() if seed is None else seed, 5)
+        how = {"block_size": self.model.block_size, "known": torch.arange(length) < n_known, "generator": chance}
+        return GenerationOrder.masking_process(length, steps, **how)
+
 
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:
     """Load a trained model with its tokenizer and card.
@@ -123,3 +147,20 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:
         )
     card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
     return Lab(network.to(device), tokenizer, card, folder)
+
+
+def fastest_device(asked: str | None = None) -> torch.device:
+    """The device to use a model on: the one that is asked for, else the fastest that is there.
+
+    Raises:
+        ValueError: if the device that is asked for cannot be used here.
+    """
+    if asked is not None:
+        try:
+            torch.empty(1, device=asked)
+        except (RuntimeError, AssertionError):
+            raise ValueError(f"device={asked} cannot be used here; `armdlab doctor` lists those that can") from None
+        return torch.device(asked)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

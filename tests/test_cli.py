@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,11 @@ from dataclasses import replace
 
 import pytest
 
+from armdlab.budgets import BUDGETS, Budget
 from armdlab.cli import main
 from armdlab.doctor import Finding, examine
-from armdlab.recipes import Recipe
-from armdlab.reproduce import BUDGETS, Budget
+from armdlab.recipes import Recipe, Session
+from armdlab.trained import load
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the {place}."
@@ -34,6 +37,17 @@ def armdlab(*arguments, cwd=None):
         env=environment,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    """Folders of untrained models that know masked diffusion, and of one that knows left to right alone."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    (folder / "cats.txt").write_text(TEXT)
+    sizes = {"length": 32, "n_layer": 2, "d_model": 32, "vocab_size": 300, "batch_size": 4, "block_size": 8}
+    for model in ("mdlm", "block", "ar"):
+        Session.begin(Recipe(model=model, corpus=f"file:{folder / 'cats.txt'}", **sizes), folder / model).save()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +111,60 @@ def test_live_lanes_go_to_stderr_and_the_text_to_stdout(trained):
     assert run.stdout == plain.stdout
     assert all(f"stream {lane}" in run.stderr for lane in (1, 2, 3, 4))
     assert "step 7 of 7   16 of 16 tokens" in run.stderr
+
+
+def run_main(monkeypatch, capsys, *arguments):
+    """The command line inside this process: its exit code and what it said."""
+    monkeypatch.setattr("sys.argv", ["armdlab", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    return ended.value.code, said.out, " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(("model", "most"), [("mdlm", 3), ("block", 3 * 3)])
+def test_masked_diffusion_writes_in_as_many_steps_as_asked(diffusion, monkeypatch, capsys, model, most):
+    """All 24 tokens behind the prompt, in at most 3 calls for each block of 8 that they fill."""
+    how = ("--prompt", "The", "--tokens", 21, "--steps", 3, "--seed", 1)
+    (code, out, err), again = (run_main(monkeypatch, capsys, "generate", diffusion / model, *how) for _ in range(2))
+    assert code == 0, err
+    assert out.startswith("The")
+    assert out == again[1]
+    calls = int(re.search(r"21 tokens in (\d+) steps", err)[1])
+    assert 3 <= calls <= most
+    _, live, err = run_main(monkeypatch, capsys, "generate", diffusion / model, *how, "--live")
+    assert live == out
+    assert f"step {calls} of {calls} 21 of 21 tokens" in err
+
+
+def test_a_prompt_is_seen_from_the_first_denoising_step(diffusion):
+    lab = load(diffusion / "block")
+    order = lab.denoising_order(4, length=24, n_known=11, seed=3)
+    blocks = order.blocks_in_text_order.tolist()
+    assert blocks[:8] == [0] * 8
+    assert blocks[8:11] == [1] * 3  # of the model's second block, before the rest of it
+    assert min(blocks[11:16]) > 1
+    assert min(blocks[16:]) > max(blocks[11:16])
+    assert lab.denoising_order(4, length=24, seed=3) == lab.denoising_order(4, length=24, seed=3)
+    assert lab.denoising_order(9, length=24) != lab.denoising_order(9, length=24)
+
+
+def test_what_looks_like_markup_in_a_path_is_printed_as_it_is(diffusion, monkeypatch, capsys):
+    folder = diffusion / "[red]x[bold]:cat:"
+    shutil.copytree(diffusion / "ar", folder)
+    code, _, err = run_main(monkeypatch, capsys, "export", folder, diffusion / "out[red]:cat:")
+    assert code == 0
+    assert "out[red]:cat:" in err.replace(" ", "")
+
+
+def test_json_has_null_where_there_is_no_number(diffusion, monkeypatch, capsys, tmp_path):
+    """One row alone has no standard error."""
+    corpus = tmp_path / "one.jsonl"
+    corpus.write_text("\n".join(json.dumps({"text": f"The cat sits on the mat, {n}."}) for n in ("or not", "or so")))
+    code, out, err = run_main(monkeypatch, capsys, "evaluate", diffusion / "ar", "--corpus", f"file:{corpus}", "--json")
+    assert code == 0, err
+    facts = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert facts["results"][0]["standard_error"] is None
 
 
 def test_json_is_for_machines(trained):
@@ -194,13 +262,52 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             ["train", "--out", "{new}", "--steps", "5", "--model", "gpt"],
             "error: model='gpt' is unknown; choose armd, ar",
         ),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--model", "ar", "--rho", "4"],
+            "error: --rho=4 is for --model armd alone; leave it out for --model ar",
+        ),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--model", "mdlm", "--streams", "2", "--streams", "4"],
+            "error: --streams=[2, 4] is for --model armd alone; leave it out for --model mdlm",
+        ),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--model", "block", "--fine-tuning", "0.5"],
+            "error: --fine-tuning=0.5 is for --model armd alone; leave it out for --model block",
+        ),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--model", "mdlm", "--block-size", "4"],
+            "error: --block-size=4 is for --model block alone; leave it out for --model mdlm",
+        ),
+        (
+            ["evaluate", "{diffusion}/ar", "--streams", "2"],
+            "error: streams=[2] for AR, which knows left to right alone; leave --streams out",
+        ),
+        (
+            ["evaluate", "{diffusion}/mdlm", "--streams", "1"],
+            "error: streams=[1] for MDLM, which is scored by the bound of masked diffusion; leave --streams out",
+        ),
+        (
+            ["evaluate", "{model}", "--samples", "5"],
+            "error: samples=5 are tales to judge, but file:{cats} is read in running rows; leave --samples out",
+        ),
+        (
+            ["generate", "{model}", "--steps", "4"],
+            "error: steps=4 for ARMD: denoising steps are for masked diffusion and block diffusion; leave them out, "
+            "and name streams instead",
+        ),
+        (["generate", "{diffusion}/mdlm", "--steps", "0"], "error: steps=0 must be a whole number of at least 1"),
+        (
+            ["generate", "{diffusion}/mdlm", "--steps", "4", "--streams", "2"],
+            "error: steps=4 and streams=2 both say how many tokens are made at once; give one of them",
+        ),
         (["evaluate", "{model}", "--streams", "5"], "error: streams=5 does not divide length=32; try 4 or 8"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_without_a_traceback(
-    trained, tmp_path, monkeypatch, capsys, arguments, sentence
+    trained, diffusion, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
-    names = {"model": trained[0] / "model", "new": tmp_path / "new"}
+    names = {"model": trained[0] / "model", "new": tmp_path / "new", "diffusion": diffusion}
+    names["cats"] = trained[0] / "cats.txt"
     monkeypatch.setattr("sys.argv", ["armdlab", *(argument.format(**names) for argument in arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -267,6 +374,35 @@ def test_a_table_is_printed_and_written_with_its_figures(tmp_path, monkeypatch, 
     assert said.err.count("it writes:") >= 4  # each run was watched
 
 
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("train", "stopped at step 2 of 5 of ar_0; saved in {out}/ar_0; the same command goes on"),
+        ("measure", "stopped; what was saved before is in {out}; the same command goes on"),
+    ],
+)
+def test_ctrl_c_in_a_table_says_what_is_saved_and_what_is_not(trained, tmp_path, monkeypatch, capsys, where, sentence):
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 16, "vocab_size": 280, "batch_size": 2}
+    small = Recipe(corpus=f"file:{trained[0] / 'cats.txt'}", steps=6, **sizes)
+    recipes = {"armd_0": small, "ar_0": replace(small, model="ar", steps=5), "mdlm_0": replace(small, model="mdlm")}
+    monkeypatch.setitem(BUDGETS, "laptop", Budget("laptop", recipes, small.corpus, (small.corpus,), {}, "", 2, 1, 2))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    def stopped(session):
+        return any(moment.step.step == 2 for moment in session.watch(scores=0))
+
+    if where == "train":
+        monkeypatch.setattr("armdlab.terminal.watch", stopped)
+    else:
+        monkeypatch.setattr("armdlab.reproduce.likelihood", interrupted)
+    out = tmp_path / "runs"
+    code, printed, err = run_main(monkeypatch, capsys, "reproduce", "table1", "--out", out)
+    assert (code, printed) == (130, "")
+    assert sentence.format(out=out).replace(" ", "") in err.replace(" ", "")
+
+
 def test_an_export_says_how_large_it_is(trained, tmp_path):
     run = armdlab("export", trained[0] / "model", tmp_path / "small")
     assert run.returncode == 0, run.stderr
@@ -276,7 +412,8 @@ def test_an_export_says_how_large_it_is(trained, tmp_path):
 
 @pytest.mark.parametrize("model", ["ar", "mdlm", "block"])
 def test_every_baseline_can_be_evaluated(trained, tmp_path, model):
-    how = ("--model", model, "--corpus", f"file:{trained[0] / 'cats.txt'}", "--steps", 3, "--block-size", 8)
+    how = ("--model", model, "--corpus", f"file:{trained[0] / 'cats.txt'}", "--steps", 3)
+    how += ("--block-size", 8) if model == "block" else ()
     assert armdlab("train", *how, "--out", tmp_path / model, "--precision", "float32", *SMALL).returncode == 0
     run = armdlab("evaluate", tmp_path / model, "--json")
     assert run.returncode == 0, run.stderr
