@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ TIMES = ([2, 3, 1, 3, 2, 1], [1, 2, 3], [4, 4, 4, 4], [3, 1, 4, 1, 5])
 def order_from_masking(function: Callable[[list[int]], list[list[int]]]) -> Verdict:
     """Judge a function that turns masking times tau into steps of positions, made together, in the order of making."""
     for times in TIMES:
-        steps, trouble = _call(function, list(times))
+        steps, trouble = call(function, list(times))
         if trouble:
             return trouble
         fault = _order_fault(times, steps)
@@ -53,7 +54,7 @@ def masks(function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Verdict:
     """Judge a function that turns the block of each rank, int64 (N,), into M^c and M^sc, both bool (N, N)."""
     for order in (GenerationOrder.strided(6, 2), GenerationOrder.blockwise(5, 3), GenerationOrder.left_to_right(3)):
         blocks = order.blocks
-        pair, trouble = _call(function, blocks.clone())
+        pair, trouble = call(function, blocks.clone())
         if trouble:
             return trouble
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(mask, Tensor) for mask in pair)):
@@ -152,13 +153,21 @@ def _mask_fault(name: str, found: Tensor, expected: Tensor, blocks: Tensor) -> s
     return f"{where} token {n} {verb} see token {i} in {name}, since their blocks are {blocks[n]} and {blocks[i]}"
 
 
-def _call(function: Callable, argument: object) -> tuple[object, Verdict | None]:
+def call(function: Callable, *arguments: object) -> tuple[Any, Verdict | None]:
     """Run the learner's function; an error or an unfilled stub becomes a verdict."""
     try:
-        result = function(argument)
+        result = function(*arguments)
     except Exception as error:  # a learner's code may raise anything
+        given = ", ".join(map(_said, arguments))
         reason = f"{type(error).__name__}: {error}"
-        return None, Verdict(False, f"your function stopped with {reason}; it was called with {argument!r}")
+        return None, Verdict(False, f"your function stopped with {reason}; it was called with {given}")
     if result is None or result is ...:
         return None, Verdict(False, "nothing is returned yet: fill in the stub above, run it, then run this cell again")
     return result, None
+
+
+def _said(argument: object) -> str:
+    """An argument in a few words: of a large tensor its type and shape, of a model its name."""
+    if isinstance(argument, Tensor) and argument.numel() > 12:
+        return f"a tensor of {argument.dtype} and shape {tuple(argument.shape)}"
+    return type(argument).__name__ if isinstance(argument, torch.nn.Module) else repr(argument)

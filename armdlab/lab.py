@@ -16,7 +16,10 @@ from armdlab.trained import Lab, load
 
 __all__ = ["Lab", "Shown", "finish", "load", "predict", "report", "show_source", "start"]
 
-LESSONS = {"01": "Masking is an order"}
+LESSONS = {
+    "01": "Masking is an order",
+    "02": "Strictly causal",
+}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,36 @@ QUESTIONS = {
         "in a transformer the row of token n starts as the embedding of x_n itself. Its query, and the residual "
         "stream, which no mask touches, hold the very token that is to be predicted.",
     ),
+    "no-query": Question(
+        "abc",
+        "c",
+        "the layer adds what it read to the row that it started from, and that row is the embedding of x_n. No weight "
+        "of the query can close this door; only a row that never held x_n can.",
+    ),
+    "where-to": Question(
+        "abc",
+        "a",
+        "its row is the token made before, at that token's position. Where the target stands enters nowhere, so the "
+        "model cannot know which of two gaps it is filling, and gives both the same chances, bit by bit.",
+    ),
+    "size-of-the-state": Question(
+        "abc",
+        "b",
+        "each token is added into the same table of d_pe rows and D columns. A longer text makes its entries larger, "
+        "not more: that is why G^0 is normalised behind it.",
+    ),
+    "price-of-two-streams": Question(
+        "abc",
+        "b",
+        "G makes no keys and values in the two-stream layers, X of the last of them feeds nothing but those, and the "
+        "other half of the layers runs on G alone.",
+    ),
+    "loaded-dice": Question(
+        "abc",
+        "c",
+        "five of the six throws leak into their own predictions and soon cost nothing. The last throw made is never "
+        "read by anybody, so its ln 6 nats must be paid: ln 6 / 6 = 0.30 a throw.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

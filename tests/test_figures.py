@@ -7,9 +7,10 @@ import pytest
 import torch
 from strategies import random_tokens, tiny
 
-from armdlab import ARMD, GenerationOrder, checks, figures, lab
+from armdlab import ARMD, GenerationOrder, checks, figures, lab, lesson_figures
 from armdlab.baselines import LeakyQuery
 from armdlab.masks import may_see
+from armdlab.model import sinusoids
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat"]
 TIMES = [2, 3, 1, 3, 2, 1]
@@ -30,6 +31,22 @@ def size(picture):
         (lambda: figures.masks(ORDER, WORDS, in_text_order=True), "matrices in text order"),
         (lambda: figures.leaks({"A": torch.ones(6, 6)}, WORDS, ORDER), "A: 24 leaks."),
         (figures.overview, "four streams write a text"),
+        (
+            lambda: lesson_figures.two_streams(ORDER, WORDS),
+            "23 in X, 18 in G. cat? reads BOS; on? reads BOS; the? reads BOS cat on; the? reads BOS cat on; sat?",
+        ),
+        (
+            lambda: lesson_figures.kernels({"start": sinusoids(90, 8, 10.0)}, at=40, reach=20, order=ORDER),
+            "start: 0.85 one token away, -0.23 ten away",
+        ),
+        (
+            lambda: lesson_figures.reading(torch.tensor([[1.0, 0.0], [0.25, 0.75]]), ["a?", "b?"], ["BOS", "a"], "It"),
+            "a? reads BOS most, 1.00; b? reads a most, 0.75.",
+        ),
+        (
+            lambda: lesson_figures.lines({"A": [(1, 2), (3, 1)]}, title="T", x="steps", y="nats", levels={"low": 0.5}),
+            "Curves of nats against steps. A from 2.00 to 1.00; low at 0.50.",
+        ),
     ],
 )
 def test_a_picture_shows_itself_with_words_and_is_drawn_alike_twice(draw, words):

@@ -77,6 +77,8 @@ FRONT = {
     "tale_figures",
     "table_figures",
     "tale_checks",
+    "lesson_figures",
+    "stream_checks",
     "widgets",
     "lab",
     "checks",

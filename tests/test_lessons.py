@@ -9,10 +9,10 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, checks
+from armdlab import GenerationOrder, checks, stream_checks
 from armdlab.baselines import LeakyMask
 from armdlab.figures import leak_matrix
-from armdlab.masks import causal_mask, strictly_causal_mask
+from armdlab.masks import causal_mask, may_see, strictly_causal_mask
 from armdlab.questions import QUESTIONS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
@@ -212,3 +212,180 @@ def test_judge_of_leaks_counts_cells():
 def test_masks_of_the_lesson_hold_the_cells_that_it_states():
     order = GenerationOrder.from_masking_times([2, 3, 1, 3, 2, 1])
     assert (int(causal_mask(order).sum()), int(strictly_causal_mask(order).sum())) == (24, 12)
+
+
+# ------------------------------------------------------------------------------------- the judges of lesson 02
+
+
+def strict(blocks):
+    return (blocks[None, :] < blocks[:, None]).double()
+
+
+def strict_sum_by_loop(pe, x, blocks):
+    """A slow reference that is obviously right."""
+    rows = [
+        sum(((pe[n] @ pe[i]) * x[i] for i in range(len(x)) if blocks[i] < blocks[n]), torch.zeros_like(x[0]))
+        for n in range(len(x))
+    ]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda pe, x, b: None, "nothing is returned yet: fill in the stub above"),
+        (lambda pe, x, b: pe @ x, "your function stopped with RuntimeError: mat1 and mat2"),
+        (lambda pe, x, b: pe @ pe.T, "return G^0, a tensor of shape (6, 7) like X; yours is a tensor of shape (6, 6)"),
+        (lambda pe, x, b: 3, "return G^0, a tensor of shape (6, 7) like X; yours is int"),
+        (lambda pe, x, b: (pe @ pe.T * (b[None] <= b[:, None])) @ x, "you used <= where M^sc needs <, so a target's"),
+        (lambda pe, x, b: pe @ pe.T @ x, "the mask is missing: every target sums over all tokens"),
+        (lambda pe, x, b: strict(b) @ x, "the weights are missing: multiply each token by <PE_n, PE_i>"),
+        (lambda pe, x, b: (pe @ pe.T * strict(b).T) @ x, "the mask is transposed: row n of the sum"),
+        (lambda pe, x, b: (pe @ pe.T).tril(-1) @ x, "you compare ranks, not blocks: tokens made together"),
+        (
+            lambda pe, x, b: strict_sum_by_loop(pe, x, b) / strict(b).sum(-1, keepdim=True).clamp(min=1),
+            "you divide by the number of earlier tokens",
+        ),
+        (
+            lambda pe, x, b: (pe @ pe.T).masked_fill(strict(b) == 0, -torch.inf).softmax(-1).nan_to_num() @ x,
+            "there is no softmax in eq. (6)",
+        ),
+        (lambda pe, x, b: 2 * strict_sum_by_loop(pe, x, b), "for blocks [0, 1, 2, 2, 3, 3] row 1 should begin with"),
+    ],
+)
+def test_judge_of_prefix_aggregation_names_the_mistake(function, sentence):
+    verdict = stream_checks.prefix_aggregation(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_prefix_aggregation_passes_a_matrix_a_loop_and_a_state():
+    def by_state(pe, x, blocks):
+        state, rows = torch.zeros(pe.shape[1], x.shape[1]).double(), torch.zeros_like(x)
+        for block in blocks.unique():
+            now = blocks == block
+            rows[now] = pe[now] @ state
+            state += pe[now].T @ x[now]
+        return rows
+
+    for function in (lambda pe, x, b: (pe @ pe.T * strict(b)) @ x, strict_sum_by_loop, by_state):
+        assert stream_checks.prefix_aggregation(function).passed
+
+
+def read(queries, keys, values, allowed, *, scale=True):
+    scores = queries @ keys.mT / (keys.shape[-1] ** 0.5 if scale else 1)
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ values
+
+
+def streams(qx, qg, k, v, e, t):
+    return read(qx, k, v, may_see(e, e)), read(qg, k, v, may_see(t, e, strictly=True))
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda *given: None, "nothing is returned yet"),
+        (lambda qx, *given: qx, "return two tensors, what X reads and what G reads; yours is Tensor"),
+        (lambda *given: streams(*given)[::-1], "your two streams are swapped: return what X reads first"),
+        (
+            lambda qx, qg, k, v, e, t: (read(qx, k, v, may_see(e, e)), read(qg, k, v, may_see(t, e))),
+            "G needs M^sc (<), and you gave it M^c (<=): a leak",
+        ),
+        (
+            lambda qx, qg, k, v, e, t: (read(qx, k, v, may_see(e, e, strictly=True)), streams(qx, qg, k, v, e, t)[1]),
+            "X needs M^c (<=), and you gave it M^sc (<)",
+        ),
+        (
+            lambda qx, qg, k, v, e, t: (
+                read(qx, k, v, may_see(e, e), scale=False),
+                read(qg, k, v, may_see(t, e, strictly=True), scale=False),
+            ),
+            "X divides its scores by nothing; divide by the root of d = 8",
+        ),
+        (
+            lambda qx, qg, k, v, e, t: ((qx @ k.mT / 8**0.5).softmax(-1) * may_see(e, e) @ v, qg),
+            "X is masked after the softmax, so its weights do not sum to 1",
+        ),
+        (
+            lambda qx, qg, k, v, e, t: ((qx @ k.mT / 8**0.5).masked_fill(~may_see(e, e), 0).softmax(-1) @ v, qg),
+            "forbidden scores of X become 0, which still weighs e^0 = 1",
+        ),
+        (lambda qx, qg, k, v, e, t: ((qx @ k.mT / 8**0.5).softmax(-1) @ v, qg), "X reads without a mask"),
+        (lambda qx, qg, k, v, e, t: (streams(qx, qg, k, k, e, t)[0], qg), "X reads keys; what the weights mix is"),
+        (lambda qx, qg, k, v, e, t: (qx[:, 0], qg), "X reads (2, 7, 8); it should be (2, 3, 7, 8), a row a query"),
+        (lambda qx, qg, k, v, e, t: (qx, qg), "what X reads differs from the package's attention by up to"),
+        (lambda qx, qg, k, v, e, t: (qx * torch.nan, qg), "X holds nan: a row that may see nothing has no softmax"),
+    ],
+)
+def test_judge_of_two_streams_names_the_mistake(function, sentence):
+    verdict = stream_checks.two_stream_attention(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_two_streams_passes_the_right_answer():
+    assert stream_checks.two_stream_attention(streams).passed
+    assert stream_checks.two_stream_attention(lambda *given: list(streams(*given))).passed
+
+
+def moves(model, tokens, order, *, put=None, tolerance=0.0):
+    rows = []
+    with torch.no_grad():
+        before = model(tokens, order)
+        for p in range(tokens.shape[1]):
+            changed = tokens.clone()
+            changed[0, p] = (changed[0, p] + 1) % model.config.vocab_size if put is None else put
+            rows.append(((model(changed, order) - before).abs() > tolerance).any(-1)[0])
+    return torch.stack(rows)
+
+
+def leak_test(model, tokens, order, **how):
+    blocks = order.blocks_in_text_order
+    return moves(model, tokens, order, **how) & (blocks[None, :] <= blocks[:, None])
+
+
+def in_place(model, tokens, order):
+    tokens[0, 0] = 5
+    return leak_test(model, tokens, order)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda m, t, o: None, "nothing is returned yet"),
+        (
+            lambda m, t, o: leak_test(m, t, o).any(),
+            "return a tensor of shape (6, 6), [changed token, output]; yours is",
+        ),
+        (lambda m, t, o: leak_test(m, t, o).float(), "your answer holds torch.float32; say True or False"),
+        (in_place, "your test changed the tokens that it was given; change a clone of them"),
+        (moves, "on ARMD your answer counts every output that moves; those of LATER blocks"),
+        (lambda m, t, o: leak_test(m, t, o) & torch.eye(6).bool(), "looks at the changed token's own output alone"),
+        (
+            lambda m, t, o: moves(m, t, o) & (o.blocks_in_text_order < o.blocks_in_text_order[:, None]),
+            "on LeakyQuery your answer finds no leak inside a block",
+        ),
+        (lambda m, t, o: ~leak_test(m, t, o), "on ARMD your answer has no mistake but its sign"),
+        (lambda m, t, o: leak_test(m, t, o)[o.positions][:, o.positions], "has rows and columns by rank"),
+        (lambda m, t, o: leak_test(m, t, o).T, "is transposed: the row is the token that you change"),
+        (lambda m, t, o: leak_test(m, t, o, put=0), "at positions [0, 4] the token is 0, and you seem to put the same"),
+        (lambda m, t, o: leak_test(m, t, o, tolerance=1e-5), "compare bit by bit (!=), with no tolerance"),
+        (
+            lambda m, t, o: leak_test(m, t, o) & (torch.arange(6) < 5),
+            "on LeakyQuery, when token 2 (block 2) is changed, output 5 (block 2) moves, which is a leak",
+        ),
+        (lambda m, t, o: t[9], "your function stopped with IndexError"),
+    ],
+)
+def test_judge_of_leak_tests_names_the_mistake(function, sentence):
+    verdict = stream_checks.leak_test(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_leak_tests_passes_the_right_answer_and_leaves_chance_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    assert stream_checks.leak_test(leak_test).passed
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,180 @@
+"""What do two streams, a kernel, a curve look like? (pictures of the lessons)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
+from armdlab.masks import may_see, strictly_causal_mask
+from armdlab.orders import GenerationOrder
+
+# Lines need more ink than areas: the darker colours of the palette, and a mark for each that tells them apart alone
+LINES, MARKS = (PALETTE[5], PALETTE[6], PALETTE[2], PALETTE[3], INK, PALETTE[1]), "os^Dv*"
+
+
+def two_streams(order: GenerationOrder, words: Sequence[str]) -> Picture:
+    """Who reads whom in a two-stream layer: rows of X below, what X and G read above (ARMD, eq. 7).
+
+    Args:
+        order: without a batch axis.
+        words: N words, in text order.
+    """
+    named = [words[p] for p in order.positions.tolist()]
+    evidence = F.pad(order.blocks[:-1], (1, 0), value=-1)  # as `Masks.one_pass` has it
+    masks = may_see(evidence, evidence), may_see(order.blocks, evidence, strictly=True)
+    read = ["BOS", *named[:-1]]  # nobody reads the last one made
+    block_of_x, block_of_g = evidence.tolist(), order.blocks.tolist()
+    figure = Figure(figsize=(11.5, 3.2), layout="constrained")
+    for axes, allowed, tops, blocks, title in zip(
+        figure.subplots(1, 2),
+        masks,
+        (read, [f"{word}?" for word in named]),
+        (block_of_x, block_of_g),
+        ("X reads X under $M^{c}$: its own block too", "G reads X under $M^{sc}$: earlier blocks only"),
+        strict=True,
+    ):
+        for n, i in allowed.nonzero().tolist():
+            axes.plot([i, n], [0.14, 0.86], color=_colour(blocks[n], PALETTE[7]), linewidth=1.5, zorder=1)
+        for y, labels, colours in ((0, read, block_of_x), (1, tops, blocks)):
+            for at, (label, block) in enumerate(zip(labels, colours, strict=True)):
+                box = {"boxstyle": "round,pad=0.3", "facecolor": _colour(block), "edgecolor": INK, "linewidth": 0.6}
+                style = "italic" if label.endswith("?") else "normal"
+                axes.text(at, y, label, ha="center", va="center", fontsize=10, color=INK, style=style, bbox=box)
+        axes.set_title(title, fontsize=11, color=INK, loc="left")
+        axes.set_yticks([0, 1], ["rows of X:\nkeys, values", "queries"], fontsize=9)
+        axes.set_xticks([])
+        axes.set_xlim(-0.6, len(words) - 0.4)
+        axes.set_ylim(-0.2, 1.2)
+        axes.tick_params(length=0, colors=INK)
+        axes.spines[:].set_visible(False)
+    seen = "; ".join(
+        f"{word}? reads {' '.join(read[i] for i in row.nonzero()[:, 0].tolist())}"
+        for word, row in zip(named, masks[1], strict=True)
+    )
+    n_lines = f"{int(masks[0].sum())} in X, {int(masks[1].sum())} in G"
+    return Picture.of(figure, f"Lines from queries to the rows of X that they read: {n_lines}. {seen}.")
+
+
+def kernels(tables: Mapping[str, Tensor], *, at: int, reach: int, order: GenerationOrder) -> Picture:
+    """The weights of prefix aggregation: as a matrix under an order, and against distance (ARMD, eq. 6).
+
+    Args:
+        tables: name -> position embeddings float (positions, d_pe), of which row 0 is BOS.
+        at: the position whose kernel is drawn.
+        reach: how far to both sides.
+        order: of the matrix, drawn for the first table; without a batch axis.
+    """
+    figure = Figure(figsize=(11.5, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+    first, table = next(iter(tables.items()))
+    pe = table[order.positions + 1]
+    kernel = (pe @ pe.T).masked_fill(~strictly_causal_mask(order), 0)
+    size = float(kernel.abs().max())
+    image = left.imshow(kernel.numpy(), cmap="PuOr", vmin=-size, vmax=size)
+    bar = figure.colorbar(image, ax=left, shrink=0.85)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    left.set_xlabel("token i, by rank", fontsize=9, color=INK)
+    _dress(left, f"$(PE\\,PE^T) * M^{{sc}}$, {first}", "target n, by rank")
+    listed = []
+    for i, (name, table) in enumerate(tables.items()):
+        weights = (table @ table[at]) / (table[at] @ table[at])
+        shown = range(max(0, at - reach), min(len(table), at + reach + 1))
+        right.plot(
+            [p - at for p in shown],
+            weights[list(shown)].tolist(),
+            color=LINES[i],
+            marker=MARKS[i],
+            markersize=3,
+            label=name,
+        )
+        listed.append(f"{name}: {float(weights[at - 1]):.2f} one token away, {float(weights[at - 10]):.2f} ten away")
+    right.axhline(0, color=INK, linewidth=0.8)
+    right.set_xlabel("distance i - n in the text, in tokens", fontsize=9, color=INK)
+    right.legend(fontsize=8, frameon=False)
+    _dress(right, f"The weight of token i for target n = {at}", r"$\langle PE_n, PE_i\rangle$, 1 at distance 0")
+    return Picture.of(
+        figure,
+        f"A matrix of weights, nothing on and above its staircase; and weights by distance. {'; '.join(listed)}.",
+    )
+
+
+def reading(weights: Tensor, rows: Sequence[str], columns: Sequence[str], title: str) -> Picture:
+    """Attention weights as a map: how much each row reads of each column.
+
+    Args:
+        weights: float (rows, columns), each row summing to 1; exactly 0 where a mask hides the column.
+        rows: who reads.
+        columns: what is read.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(1.8 + 0.34 * len(columns), 1.4 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    shown = weights.masked_fill(weights == 0, torch.nan)  # what a mask hides is white, not dark
+    image = axes.imshow(shown.numpy(), cmap="viridis", vmin=0, aspect="auto")
+    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8, colors=INK)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=60, ha="right", rotation_mode="anchor")
+    _dress(axes, title, "")
+    tops = [
+        f"{row} reads {columns[int(line.argmax())]} most, {float(line.max()):.2f}"
+        for row, line in zip(rows, weights, strict=True)
+    ]
+    return Picture.of(
+        figure, f"A map of attention weights, white where hidden. {'; '.join(tops[:: max(1, len(tops) // 4)])}."
+    )
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    levels: Mapping[str, float] | None = None,
+    log: bool = False,
+) -> Picture:
+    """Curves with a name and a mark each, over levels that are known.
+
+    Args:
+        series: name -> points (x, y).
+        title: of the figure.
+        x: name and unit of the horizontal axis.
+        y: name and unit of the vertical axis.
+        levels: name -> height of a dashed line.
+        log: whether both axes are logarithmic.
+    """
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, points) in enumerate(series.items()):
+        xs, ys = zip(*points, strict=True)
+        every = max(1, len(xs) // 12)
+        axes.plot(xs, ys, color=LINES[i], marker=MARKS[i], markevery=every, markersize=4, linewidth=1.4, label=name)
+    for i, (name, height) in enumerate((levels or {}).items()):
+        axes.axhline(height, color=INK, linestyle=("--", ":", "-.")[i % 3], linewidth=1, label=f"{name}: {height:.2f}")
+    if log:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _dress(axes, title, y)
+    said = "; ".join(f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in series.items())
+    known = "".join(f"; {name} at {height:.2f}" for name, height in (levels or {}).items())
+    return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.")
+
+
+def _colour(block: int, of_bos: str = FAINT) -> str:
+    return of_bos if block < 0 else PALETTE[block % len(PALETTE)]
+
+
+def _dress(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.set_ylabel(unit, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.set_facecolor(PAPER)
+    axes.spines[["top", "right"]].set_visible(False)
