@@ -19,6 +19,7 @@ __all__ = ["Lab", "Shown", "finish", "load", "predict", "report", "show_source",
 LESSONS = {
     "01": "Masking is an order",
     "02": "Strictly causal",
+    "03": "One-pass likelihood",
 }
 
 

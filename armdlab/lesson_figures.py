@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
@@ -166,6 +167,57 @@ def lines(
     said = "; ".join(f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in series.items())
     known = "".join(f"; {name} at {height:.2f}" for name, height in (levels or {}).items())
     return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.")
+
+
+def bars(values: Mapping[str, float], *, title: str, x: str, levels: Mapping[str, float] | None = None) -> Picture:
+    """Bars with their numbers, over levels that are known.
+
+    Args:
+        values: name -> length of a bar.
+        title: of the figure.
+        x: name and unit of the lengths.
+        levels: name -> place of a dashed line.
+    """
+    figure = Figure(figsize=(8.5, 1.3 + 0.32 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(values), list(values.values()), color=PALETTE[0])
+    for name, value in values.items():
+        axes.annotate(f" {value:.1f}", (value, name), va="center", fontsize=9, color=INK)
+    for i, (name, place) in enumerate((levels or {}).items()):
+        axes.axvline(place, color=PALETTE[6], linestyle=("--", ":", "-.")[i % 3], label=f"{name}: {place:.1f}")
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    if levels:
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _dress(axes, title, "")
+    said = "; ".join(f"{name}: {value:.1f}" for name, value in ({**values, **(levels or {})}).items())
+    return Picture.of(figure, f"Bars of {x}. {said}.")
+
+
+def calls(words: Sequence[str], scored: Mapping[str, Sequence[bool]]) -> Picture:
+    """What one network call scores, and what it is given.
+
+    Args:
+        words: N words, in text order.
+        scored: name of a call -> of each word, whether its nats are counted.
+    """
+    figure = Figure(figsize=(2.6 + 0.95 * len(words), 0.9 + 0.42 * len(scored)))
+    axes = figure.subplots()
+    for y, row in enumerate(scored.values()):
+        for x, (word, counts) in enumerate(zip(words, row, strict=True)):
+            face = PALETTE[1] if counts else FAINT
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1.5))
+            axes.text(x, y, f"{word}?" if counts else word, ha="center", va="center", fontsize=10, color=INK)
+    axes.set_xlim(-0.5, len(words) - 0.5)
+    axes.set_ylim(len(scored) - 0.5, -0.5)
+    _dress(axes, "One row, one network call: scored (orange, with ?) or given", "")
+    axes.set_yticks(range(len(scored)), scored, fontsize=9)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    said = "; ".join(f"{name}: {sum(row)} of {len(words)} words" for name, row in scored.items())
+    return Picture.of(figure, f"What each network call scores. {said}.")
 
 
 def _colour(block: int, of_bos: str = FAINT) -> str:

@@ -65,6 +65,30 @@ QUESTIONS = {
         "five of the six throws leak into their own predictions and soon cost nothing. The last throw made is never "
         "read by anybody, so its ln 6 nats must be paid: ln 6 / 6 = 0.30 a throw.",
     ),
+    "sum-of-streams": Question(
+        "abc",
+        "b",
+        "inside a block each token has its own softmax, which sums to 1, and so does a product of independent ones. "
+        "That tokens of a block cannot see each other makes the model poorer, not its arithmetic.",
+    ),
+    "any-order-at-once": Question(
+        "abc",
+        "c",
+        "it was never asked that. Its curriculum shuffled 5 of 160 tokens and then turned to streams, and a model "
+        "knows the orders that it has learnt. One pass gives the price of ANY order, not a low one.",
+    ),
+    "sum-of-bounds": Question(
+        "abc",
+        "a",
+        "the bound is never below the exact figure, so exp(-bound) is never above p, and p sums to 1. What is missing "
+        "from 1 is what the bound gives away.",
+    ),
+    "scored-in-a-call": Question(
+        "abc",
+        "b",
+        "k is any of 1 .. 160 with equal chance, and the mean of these is 80.5. ARMD scores all 160, each from "
+        "all that was made before it.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

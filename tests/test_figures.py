@@ -47,6 +47,14 @@ def size(picture):
             lambda: lesson_figures.lines({"A": [(1, 2), (3, 1)]}, title="T", x="steps", y="nats", levels={"low": 0.5}),
             "Curves of nats against steps. A from 2.00 to 1.00; low at 0.50.",
         ),
+        (
+            lambda: lesson_figures.bars({"A": 2.0, "B": 12.25}, title="T", x="nats", levels={"the truth": 1.5}),
+            "Bars of nats. A: 2.0; B: 12.2; the truth: 1.5.",
+        ),
+        (
+            lambda: lesson_figures.calls(["the", "cat"], {"ARMD": [True, True], "MDLM": [False, True]}),
+            "What each network call scores. ARMD: 2 of 2 words; MDLM: 1 of 2 words.",
+        ),
     ],
 )
 def test_a_picture_shows_itself_with_words_and_is_drawn_alike_twice(draw, words):

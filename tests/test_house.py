@@ -79,6 +79,7 @@ FRONT = {
     "tale_checks",
     "lesson_figures",
     "stream_checks",
+    "likelihood_checks",
     "widgets",
     "lab",
     "checks",

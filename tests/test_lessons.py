@@ -1,6 +1,7 @@
 """Laws of the lessons: they come from their masters, say what they show, and judge fairly."""
 
 import itertools
+import math
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, checks, stream_checks
+from armdlab import GenerationOrder, checks, likelihood_checks, stream_checks
 from armdlab.baselines import LeakyMask
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
@@ -389,3 +390,86 @@ def test_judge_of_leak_tests_passes_the_right_answer_and_leaves_chance_alone():
     torch.manual_seed(5)
     assert stream_checks.leak_test(leak_test).passed
     assert torch.equal(torch.rand(1), expected)
+
+
+# ------------------------------------------------------------------------------------- the judges of lesson 03
+
+
+def log_p_of(logits, tokens, axis=-1):
+    return logits.log_softmax(axis).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda z, t: None, "nothing is returned yet"),
+        (lambda z, t: log_p_of(z, t).sum(-1), "yours is log p, below 0; nats count surprise, so turn the sign"),
+        (lambda z, t: -log_p_of(z, t).sum(-1) / math.log(2), "yours is in bits; take the natural logarithm"),
+        (lambda z, t: -log_p_of(z, t).mean(-1), "yours is the mean over tokens; the chances of all tokens multiply"),
+        (lambda z, t: log_p_of(z, t).sum(-1).exp(), "yours is p itself; take its logarithm"),
+        (lambda z, t: -log_p_of(z[:, :-1], t[:, 1:]).sum(-1), "you shift logits by one, as for an AR model"),
+        (lambda z, t: -z.gather(-1, t[..., None])[..., 0].sum(-1), "you sum logits; they are no log-probabilities"),
+        (lambda z, t: -log_p_of(z, t, axis=1).sum(-1), "your softmax runs over positions"),
+        (lambda z, t: -log_p_of(z, t), "return one number a text, a tensor of shape (3,); yours is a tensor of shape"),
+        (lambda z, t: float(-log_p_of(z, t).sum()), "for logits of shape (3, 5, 7) return one number a text"),
+        (lambda z, t: -log_p_of(z, t).sum(-1) + 1, "for logits of shape (3, 5, 7) the first should be"),
+    ],
+)
+def test_judge_of_prices_names_the_mistake(function, sentence):
+    verdict = likelihood_checks.nats_of_texts(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda nats: None, "nothing is returned yet"),
+        (lambda nats: nats.mean(0), "yours is the mean of the nats, which is the bound"),
+        (lambda nats: nats.amin(0), "yours is the cheapest order"),
+        (lambda nats: -(-nats).logsumexp(0), "you sum over the 4 orders and do not divide by K: log K is missing"),
+        (lambda nats: (-nats).logsumexp(0) - math.log(len(nats)), "yours is below 0; give nats, -log of the mean"),
+        (lambda nats: nats.neg().exp().mean(0), "yours is the mean probability; take -log of it"),
+        (lambda nats: nats.exp().mean(0).log(), "you take exp of nats, not of minus nats"),
+        (lambda nats: -nats.neg().exp().mean(0).log(), "exp(-nats) is 0 in float64, and its log is infinite"),
+        (lambda nats: math.log(3) - (-nats).logsumexp(1), "return one number a text, the mean over axis 0"),
+        (lambda nats: nats.amax(0), "for 4 orders of 3 texts of about 2 nats the first should be"),
+    ],
+)
+def test_judge_of_means_over_orders_names_the_mistake(function, sentence):
+    verdict = likelihood_checks.log_mean_exp(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda log_p, m: None, "nothing is returned yet"),
+        (lambda log_p, m: -(log_p * m).sum(-1), "you sum the masked tokens without a weight"),
+        (lambda log_p, m: -(log_p * m).sum(-1) / m.sum(-1), "your weight is 1/k, which gives nats a token"),
+        (lambda log_p, m: -(log_p * m).sum(-1) * m.double().mean(-1), "your weight is k/N; the fewer are masked"),
+        (lambda log_p, m: (log_p * m).sum(-1) / m.double().mean(-1), "yours is below 0; nats are -log p"),
+        (lambda log_p, m: -log_p.sum(-1) / m.double().mean(-1), "you score all tokens; those that are not masked"),
+        (lambda log_p, m: -(log_p * ~m).sum(-1) / m.double().mean(-1), "you score what is NOT masked"),
+        (lambda log_p, m: -(log_p * m).sum(-1) / m.double().mean(), "you count k over the whole batch"),
+        (lambda log_p, m: -(log_p * m).sum(), "return one number a text, a tensor of shape (3,)"),
+        (lambda log_p, m: log_p[:, 0], "for 3 texts of 5 tokens with [2, 3, 4] masked the first should be"),
+    ],
+)
+def test_judge_of_one_call_bounds_names_the_mistake(function, sentence):
+    verdict = likelihood_checks.one_call_bound(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judges_of_lesson_03_pass_right_answers():
+    assert likelihood_checks.nats_of_texts(lambda z, t: -log_p_of(z, t).sum(-1)).passed
+    assert likelihood_checks.log_mean_exp(lambda nats: math.log(len(nats)) - (-nats).logsumexp(0)).passed
+
+    def by_loop(nats):
+        least = nats.amin(0)
+        return least - (least - nats).exp().mean(0).log()
+
+    assert likelihood_checks.log_mean_exp(by_loop).passed
+    assert likelihood_checks.one_call_bound(lambda log_p, m: -(log_p * m).sum(-1) / m.double().mean(-1)).passed
