@@ -20,6 +20,7 @@ LESSONS = {
     "01": "Masking is an order",
     "02": "Strictly causal",
     "03": "One-pass likelihood",
+    "04": "Permutation training",
 }
 
 

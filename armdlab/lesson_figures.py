@@ -220,6 +220,61 @@ def calls(words: Sequence[str], scored: Mapping[str, Sequence[bool]]) -> Picture
     return Picture.of(figure, f"What each network call scores. {said}.")
 
 
+def orders(positions: Tensor, rows: Sequence[str], title: str) -> Picture:
+    """Orders as stripes, one a row: the colour of a rank is the text position that is made there.
+
+    Args:
+        positions: int64 (rows, N).
+        rows: name of each.
+        title: of the figure.
+    """
+    N = positions.shape[1]
+    figure = Figure(figsize=(9, 1.3 + 0.26 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(positions.numpy(), cmap="viridis", aspect="auto", interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("text position", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xlabel("rank: when it is made", fontsize=9, color=INK)
+    _dress(axes, title, "")
+    moved = (positions != torch.arange(N)).sum(-1).tolist()
+    said = "; ".join(f"{row}: {count} of {N}" for row, count in zip(rows, moved, strict=True))
+    return Picture.of(
+        figure, f"Stripes of colour, one order a row. Tokens that are not in their left-to-right place: {said}."
+    )
+
+
+def table(values: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> Picture:
+    """A table of figures, coloured by column from the best (light) to the worst.
+
+    Args:
+        values: row -> column -> figure; less is better.
+        title: of the figure.
+        unit: of the figures.
+    """
+    rows, columns = list(values), list(next(iter(values.values())))
+    grid = torch.tensor([[values[row][column] for column in columns] for row in rows])
+    best, worst = grid.amin(0), grid.amax(0)
+    shade = (worst - grid) / (worst - best).clamp(min=1e-9)  # 1 is the best of its column
+    figure = Figure(figsize=(2.4 + 1.35 * len(columns), 1.1 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shade.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(grid.tolist()):
+        for x, value in enumerate(row):
+            ink, weight = (INK, "bold") if shade[y, x] > 0.6 else (PAPER, "normal")
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=10, color=ink, weight=weight)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, fontsize=9)
+    _dress(axes, f"{title} ({unit}; light is best of its column)", "")
+    axes.tick_params(length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    said = "; ".join(
+        f"{column}: best {rows[int(grid[:, x].argmin())]}, {best[x]:.2f}" for x, column in enumerate(columns)
+    )
+    return Picture.of(figure, f"A table of {unit}, {len(rows)} by {len(columns)}. {said}.")
+
+
 def _colour(block: int, of_bos: str = FAINT) -> str:
     return of_bos if block < 0 else PALETTE[block % len(PALETTE)]
 

@@ -89,6 +89,31 @@ QUESTIONS = {
         "k is any of 1 .. 160 with equal chance, and the mean of these is 80.5. ARMD scores all 160, each from "
         "all that was made before it.",
     ),
+    "first-streams": Question(
+        "abc",
+        "b",
+        "in one step of three S is 1, plain left to right, and in a stream every token but the head has its left "
+        "neighbour. That is easier than 16 shuffled tokens of 64. Nothing was learnt in that moment: the loss of a "
+        "step is the price of the orders being taught.",
+    ),
+    "what-is-forgotten": Question(
+        "abc",
+        "c",
+        "it is not asked for them any more, and the same weights are now pulled elsewhere. A network keeps what it "
+        "goes on practising; that is why a mixture of orders is offered too.",
+    ),
+    "random-from-the-start": Question(
+        "abc",
+        "c",
+        "a random order asks for any token from any others, 2^N kinds of questions instead of N. In the same number of "
+        "steps each is practised less, and left to right hardly at all.",
+    ),
+    "transfer": Question(
+        "abc",
+        "b",
+        "it has learnt to predict a token whose left neighbour is missing, from others that stand further off. Streams "
+        "ask just that. Left to right never does.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

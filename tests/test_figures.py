@@ -55,6 +55,14 @@ def size(picture):
             lambda: lesson_figures.calls(["the", "cat"], {"ARMD": [True, True], "MDLM": [False, True]}),
             "What each network call scores. ARMD: 2 of 2 words; MDLM: 1 of 2 words.",
         ),
+        (
+            lambda: lesson_figures.orders(torch.tensor([[0, 1, 2], [2, 1, 0]]), ["plain", "mixed"], "Two"),
+            "not in their left-to-right place: plain: 0 of 3; mixed: 2 of 3.",
+        ),
+        (
+            lambda: lesson_figures.table({"A": {"x": 1, "y": 4}, "B": {"x": 2, "y": 3}}, title="T", unit="nats"),
+            "A table of nats, 2 by 2. x: best A, 1.00; y: best B, 3.00.",
+        ),
     ],
 )
 def test_a_picture_shows_itself_with_words_and_is_drawn_alike_twice(draw, words):

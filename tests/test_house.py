@@ -80,6 +80,7 @@ FRONT = {
     "lesson_figures",
     "stream_checks",
     "likelihood_checks",
+    "curriculum_checks",
     "widgets",
     "lab",
     "checks",

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, checks, likelihood_checks, stream_checks
+from armdlab import GenerationOrder, checks, curriculum_checks, likelihood_checks, stream_checks
 from armdlab.baselines import LeakyMask
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
@@ -473,3 +473,110 @@ def test_judges_of_lesson_03_pass_right_answers():
 
     assert likelihood_checks.log_mean_exp(by_loop).passed
     assert likelihood_checks.one_call_bound(lambda log_p, m: -(log_p * m).sum(-1) / m.double().mean(-1)).passed
+
+
+# ------------------------------------------------------------------------------------- the judges of lesson 04
+
+
+def right_ramp(step, i_ar, i_perm, rho):
+    if step < i_ar or rho == 0:
+        return 0
+    return rho if step >= i_perm else 1 + (rho - 1) * (step - i_ar) // max(1, i_perm - i_ar - 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda *given: None, "nothing is returned yet"),
+        (
+            lambda step, a, p, rho: rho * (step >= a),
+            "at step 10 there is a ramp, and 1 of 8 tokens are shuffled; yours",
+        ),
+        (lambda *given: float(right_ramp(*given)), "for i_AR = 10, i_perm = 40, rho = 8: at step 0 a whole number is"),
+        (lambda step, a, p, rho: 1 + (rho - 1) * (step - a) // (p - a - 1), "at step 0 the order is left to right, so"),
+        (lambda step, a, p, rho: max(0, rho * (step - a) // (p - a)), "at step 10 the first token is shuffled, so the"),
+        (
+            lambda step, a, p, rho: 0 if step < a else 1 + (rho - 1) * (step - a) // (p - a - 1),
+            "at step 44 the ramp is over and 8 tokens are shuffled; yours grows on, to 9",
+        ),
+        (
+            lambda step, a, p, rho: right_ramp(step, a, p + 1, rho) if step < p else rho,
+            "at step 27 yours is 4, not 5: the ramp has i_perm - i_AR - 1 intervals, and ends at rho",
+        ),
+        (
+            lambda step, a, p, rho: 0 if step < a else rho if step >= p else 1 + (rho - 1) * (step - a) // (p - a - 1),
+            "your function stopped with ZeroDivisionError",
+        ),
+        (
+            lambda step, a, p, rho: right_ramp(step, a, p, rho) or int(step >= a),
+            "for i_AR = 3, i_perm = 50, rho = 0: at step 3 rho is 0, so no token is ever shuffled; yours is 1",
+        ),
+        (
+            lambda step, a, p, rho: right_ramp(step, a, p, rho) + (step == 20),
+            "at step 20 3 tokens are shuffled; yours is",
+        ),
+    ],
+)
+def test_judge_of_ramps_names_the_mistake(function, sentence):
+    verdict = curriculum_checks.ramp(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def exchanged(length, chosen):
+    positions = torch.arange(length)
+    positions[chosen.sort().values] = chosen
+    return positions
+
+
+def right_shuffle(length, count, generator):
+    return exchanged(length, torch.randperm(length, generator=generator)[:count])
+
+
+def shuffled_neighbours(length, count, generator):
+    start = int(torch.randint(length - count + 1, (), generator=generator))
+    return exchanged(length, start + torch.randperm(count, generator=generator))
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda n, c, g: None, "nothing is returned yet"),
+        (lambda n, c, g: torch.randperm(n, generator=g), "for 3 of 9 at most 3 positions leave their places; in ["),
+        (
+            lambda n, c, g: torch.randint(n, (n,), generator=g),
+            "for 3 of 9 every position 0 to 8 must appear once; yours",
+        ),
+        (lambda n, c, g: torch.arange(n), "for 3 of 9 nothing moves in 300 draws; the chosen positions must exchange"),
+        (
+            lambda n, c, g: right_shuffle(n, c, None),
+            "for 3 of 9 the same seed gave two orders; draw from the `generator`",
+        ),
+        (
+            lambda n, c, g: right_shuffle(n, c, torch.Generator().manual_seed(3)),
+            "for 3 of 9 300 seeds gave one and the same order",
+        ),
+        (
+            lambda n, c, g: exchanged(n, torch.randperm(c, generator=g)),
+            "for 3 of 9 positions [3, 4, 5, 6, 7, 8] never move in 300 draws",
+        ),
+        (shuffled_neighbours, "for 3 of 9 those that move are always neighbours; choose them anywhere"),
+        (
+            lambda n, c, g: right_shuffle(n, c, g).tolist(),
+            "return whole numbers, a tensor of shape (9,); yours is list",
+        ),
+        (lambda n, c, g: right_shuffle(n, c, g).float(), "yours is torch.float32 of shape (9,)"),
+    ],
+)
+def test_judge_of_shuffles_names_the_mistake(function, sentence):
+    verdict = curriculum_checks.shuffled_order(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judges_of_lesson_04_pass_right_answers():
+    assert curriculum_checks.ramp(right_ramp).passed
+    assert curriculum_checks.shuffled_order(right_shuffle).passed
+    assert curriculum_checks.shuffled_order(
+        lambda n, c, g: GenerationOrder.shuffled(n, c, generator=g).positions
+    ).passed

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 Masking is an order
 #
-# [Open in Colab]({COLAB}) · 40 minutes to read and do, under a minute to run on a CPU · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 40 minutes to read and do, under a minute to run on a CPU · [next: 02](02_strictly_causal.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 Strictly causal
 #
-# [Open in Colab]({COLAB}) · 50 minutes to read and do, under a minute to run on a CPU · [back: 01](01_masking_is_an_order.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 50 minutes to read and do, under a minute to run on a CPU · [back: 01](01_masking_is_an_order.ipynb) · [next: 03](03_one_pass_likelihood.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
@@ -59,7 +59,7 @@ lesson_figures.two_streams(order, words)
 #
 # $$y_n = x_n + \sum_{i:\, M_{n,i} = 1} a_{n,i}\, W_v x_i, \qquad a_{n,i} = \mathrm{softmax}_i\big(\langle W_q x_n, W_k x_i \rangle / \sqrt{d}\big)$$
 #
-# (and a feed-forward, row by row). $W_q, W_k, W_v$ make queries, keys and values, $d$ is their width. Look for $x_n$:
+# (then an output matrix and a feed-forward, row by row). $W_q, W_k, W_v$ make queries, keys and values, $d$ is their width. Look for $x_n$:
 #
 # 1. among the **keys and values**, where $i = n$; the mask $M^{sc}$ of eq. (5) closes this door;
 # 2. in the **query** $W_q x_n$, which decides how much is read from where;
@@ -162,8 +162,8 @@ with torch.no_grad():
 #
 # ### Exercise 1: prefix aggregation
 #
-# **Medium, 8 minutes.** Why it matters: this is the paper's answer to a question that XLNet and others solved with more
-# machinery, and it is one line. Given `pe` of shape `(N, d_pe)`, `x` of shape `(N, D)` and `blocks` of shape `(N,)`, all
+# **Medium, 8 minutes.** Why it matters: this is the paper's answer to what a target may start from, and it is one line.
+# Everything that G learns later begins here. Given `pe` of shape `(N, d_pe)`, `x` of shape `(N, D)` and `blocks` of shape `(N,)`, all
 # in generation order, return $G^0$ of shape `(N, D)`. A loop is as good as a matrix.
 
 

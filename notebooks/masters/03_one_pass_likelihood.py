@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 One-pass likelihood
 #
-# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 02](02_strictly_causal.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 02](02_strictly_causal.ipynb) · [next: 04](04_permutation_training.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
@@ -223,8 +223,8 @@ second
 # <details><summary>Hint 2</summary><code>torch.logsumexp(-nats, 0)</code> takes the largest term out before it calls exp.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# In the small world all $4! = 24$ orders can be asked. The package has the function too; we use it here, so that the lesson
-# goes on before the exercise is done.
+# In the small world all $4! = 24$ orders can be asked. (The next cell holds the formula once more, so that the lesson goes on
+# without your answer; try first.)
 
 # %%
 small_mdlm = opinionated(MDLM)
