@@ -20,6 +20,7 @@ from armdlab.baselines import AR, BlockDiffusion
 from armdlab.checkpoints import to_json, write_json
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.gated import Gate
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import progress
@@ -188,6 +189,12 @@ def write(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Draft S tokens at a time and keep those that pass: exact, as one by one.")
+    ] = False,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Let a stream wait where its token is less likely than this.")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Watch each stream fill its lane.")] = False,
     seed: Annotated[int | None, typer.Option(help="Makes chance repeatable; a fresh one if left out.")] = None,
     device: Device = None,
@@ -199,6 +206,8 @@ def write(
         armdlab generate runs/manual --prompt "The for statement" --streams 4 --live
 
         armdlab generate runs/manual --streams 2 --tokens 64 --temperature 0.8 --seed 1 --json
+
+        armdlab generate tales --streams 8 --verify
 
         armdlab generate tales_mdlm --steps 32
     """
@@ -223,7 +232,7 @@ def write(
         order = lab.denoising_order(steps, length=len(ids) + n_new, n_known=len(ids), seed=seed)
         n_calls = len(order.blocks_in_text_order[len(ids) :].unique())
     decoded = decode_steps(
-        lab.model,
+        lab.engine,
         length=len(ids) + n_new,
         prompt=ids or None,
         streams=streams,
@@ -231,6 +240,8 @@ def write(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        verify=verify,
+        gate=None if min_probability is None else Gate(min_probability),
         seed=seed,
     )
     made = dict(enumerate(ids))
@@ -240,7 +251,7 @@ def write(
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             if screen is not None:
-                at = f"{n_steps} of {n_calls}"
+                at = str(n_steps) if verify or min_probability is not None else f"{n_steps} of {n_calls}"
                 drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
                 screen.update(drawn, refresh=True)
     text = lab.read([made[p] for p in range(len(made))])

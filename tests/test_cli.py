@@ -167,6 +167,16 @@ def test_json_has_null_where_there_is_no_number(diffusion, monkeypatch, capsys, 
     assert facts["results"][0]["standard_error"] is None
 
 
+@pytest.mark.parametrize("way", [["--verify"], ["--min-probability", "0.5"]])
+def test_other_ways_to_write_in_parallel(trained, way):
+    folder, _ = trained
+    run = armdlab("generate", folder / "model", "--streams", 4, "--tokens", 16, "--seed", 1, "--json", "--live", *way)
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(run.stdout)
+    assert 4 <= facts["steps"] <= 16
+    assert facts["tokens"] == 16
+
+
 def test_json_is_for_machines(trained):
     folder, _ = trained
     run = armdlab("generate", folder / "model", "--streams", 2, "--tokens", 8, "--seed", 1, "--json")

@@ -324,8 +324,8 @@ names = [tales.tokenizer.decode([token]).strip() for token in ids]
 streams = GenerationOrder.strided(16, 2)
 masks, made = Masks.one_pass(streams), streams.to_generation_order(torch.tensor([ids]))
 with torch.no_grad():
-    x, x_at = model.embed(made[:, :-1], streams.positions[:-1], with_bos=True)
-    g, g_at = model.first_targets(x, x_at, streams.positions + 1, masks, None)
+    x, x_at = model.embed(made[:, :-1], streams.positions[:-1])
+    g, g_at = model.first_targets(x, x_at, streams.positions + 1, masks)
     deep = model.layers[0]
     queries = deep.queries(deep.attention_norm(g), model.rotary.at(g_at))
     keys, _ = deep.keys_values(deep.attention_norm(x), model.rotary.at(x_at))
@@ -439,10 +439,10 @@ figures.leaks(changes, words, order)
 
 # %%
 class LeakyPrefix(ARMD):
-    def first_targets(self, x, x_at, g_at, masks, cache):
+    def first_targets(self, x, x_at, g_at, masks):
         ranks_of_x = F.pad(order.blocks[:-1], (1, 0), value=-1)
         wrong = Mask(may_see(order.blocks, ranks_of_x, strictly=False))
-        return super().first_targets(x, x_at, g_at, replace(masks, target_to_evidence=wrong), cache)
+        return super().first_targets(x, x_at, g_at, replace(masks, target_to_evidence=wrong))
 
 
 broken = {"leaky prefix": figures.leak_matrix(LeakyPrefix(config).eval(), tokens, order)}

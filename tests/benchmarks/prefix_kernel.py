@@ -42,7 +42,7 @@ class Scaled(ARMD):
 class ByCount(ARMD):
     """G^0 divided by the root of the number of tokens seen, in the place of a norm."""
 
-    def first_targets(self, x, x_at, g_at, masks, cache):
+    def first_targets(self, x, x_at, g_at, masks):
         kernel = masks.target_to_evidence.apply(self.position[g_at] @ self.position[x_at].mT)
         seen = torch.arange(1, kernel.shape[-2] + 1).sqrt().unsqueeze(-1)
         return kernel @ x / seen, g_at
@@ -55,7 +55,7 @@ class Heads(ARMD):
         super().__init__(config)
         self.position = nn.Parameter(self.position.detach().repeat(1, 4))
 
-    def first_targets(self, x, x_at, g_at, masks, cache):
+    def first_targets(self, x, x_at, g_at, masks):
         triples = zip(self.position[x_at].chunk(4, -1), self.position[g_at].chunk(4, -1), x.chunk(4, -1), strict=True)
         heads = [masks.target_to_evidence.apply(g_pe @ x_pe.mT) @ part for x_pe, g_pe, part in triples]
         return self.prefix_norm(torch.cat(heads, -1)), g_at
