@@ -122,7 +122,7 @@ def decode_steps(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "
             "use streams=1, or decode rows that are cut alike together"
         )
-    choose = Sampler(temperature, top_k, top_p, seed, model.bos.device)
+    choose = Sampler(temperature, top_k, top_p, seed, engine.device if engine else model.bos.device)
     if not Engine.follows(model):
         return _walk_uncached(model, tokens, order, choose, end)
     engine = engine or Engine.of(model)

@@ -30,7 +30,7 @@ class KVCache:
     Layer l keeps the keys and values of its rows: evidence rows (X) in a two-stream layer, target rows (G) in a causal
     layer. Prefix aggregation keeps S = sum_i PE_i (outer) x_i, whose size does not grow with the text.
 
-    Memory, in numbers: 2 L B (N + 1 + spare) D for keys and values, of `dtype`; B d_pe D, in float32, for the prefix.
+    Memory, in numbers: 2 L B (N + 1 + spare) D for keys and values, of `dtype`; B d_pe D for the prefix.
 
     Args:
         config: the model's configuration.
@@ -52,7 +52,8 @@ class KVCache:
     ) -> None:
         shape = (config.n_layer, batch_size, length + 1 + spare, 2, config.n_head, config.d_model // config.n_head)
         self._slots = torch.zeros(shape, device=device, dtype=dtype)  # zeros: a slot may be masked, but not be NaN
-        self.prefix = torch.zeros(batch_size, config.d_position, config.d_model, device=device)
+        wide = torch.promote_types(dtype, torch.float32)
+        self.prefix = torch.zeros(batch_size, config.d_position, config.d_model, device=device, dtype=wide)
         self.pending: tuple[Tensor, Tensor] | None = None  # PE and X of rows that are not in the prefix yet
         self.n_evidence = self.n_targets = 0  # slots that are filled, of X and of G
 
@@ -124,12 +125,13 @@ class Engine:
             self.dtype = torch.bfloat16
         layout = best_layout(model, self.dtype, may_round=precision == "half")
         how = {"dtype": self.dtype, "layout": layout if precision != "float32" or layout != "half" else "blocked"}
+        self.wide = wide = torch.promote_types(self.dtype, torch.float32)  # of the rows between products
         n_parts = self.config.n_two_stream - 1 if isinstance(model, ARMD) else -1
-        self.layers = [PackedLayer(layer, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
+        self.layers = [PackedLayer(layer, wide, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
         self.head = PackedLinear(model.head.weight, **how)
-        self.norm = norm(model.norm)
-        self.embedding, self.bos = model.embedding.weight.detach().float(), model.bos.detach().float()
-        self.angles = torch.complex(model.rotary.cos.float(), model.rotary.sin.float())  # (positions, d/2)
+        self.norm = norm(model.norm, wide)
+        self.embedding, self.bos = model.embedding.weight.detach().to(wide), model.bos.detach().to(wide)
+        self.angles = torch.complex(model.rotary.cos.to(wide), model.rotary.sin.to(wide))  # (positions, d/2)
 
     @property
     def is_current(self) -> bool:
@@ -137,14 +139,16 @@ class Engine:
         return self._packed_from == _versions(self.model)
 
     @classmethod
-    def of(cls, model: Transformer, precision: str = "auto") -> Engine:
+    def of(cls, model: Transformer, precision: str = "auto", *, release: bool = False) -> Engine:
         """The engine that computes what this model computes.
 
         Args:
-            model: ARMD or a baseline. It stays as it is, so that its weights are held twice while both live.
+            model: ARMD or a baseline. Unless released it stays as it is: its weights are held twice while both live.
             precision: "auto" computes in the model's own precision, or in autocast's where that is on, and holds
                 weights in half precision where that loses nothing; "half" rounds them to it, and computes in bfloat16
                 on an accelerator; "float32" does neither.
+            release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
+                that decoding holds packed weights and caches only.
 
         Raises:
             TypeError: if the model's class changes a part of its network, of which no engine knows.
@@ -156,7 +160,11 @@ class Engine:
                 "decode_steps takes full passes of such a model instead"
             )
         kind = next(kind for kind in ENGINES if isinstance(model, kind))
-        return ENGINES[kind](model, precision)
+        engine = ENGINES[kind](model, precision)
+        if release:
+            model.to("meta")
+            engine._packed_from = _versions(model)
+        return engine
 
     @staticmethod
     def follows(model: Transformer) -> bool:
@@ -217,13 +225,13 @@ class Engine:
         E = R if n_giving is None else n_giving
         normed = torch.layer_norm(rows, *w.attention_norm)
         if w.query_key_value is None:
-            key_value = w.key_value(normed[:, :E]).float().view(B, E, 2, H, -1)
-            queries = w.query(normed[:, E:]).float().view(B, R - E, 1, H, -1)
+            key_value = w.key_value(normed[:, :E]).to(self.wide).view(B, E, 2, H, -1)
+            queries = w.query(normed[:, E:]).to(self.wide).view(B, R - E, 1, H, -1)
             self.turn(key_value.narrow(2, 0, 1), angles[:, :E])
             self.turn(queries, angles[:, E:])
             rows = rows[:, E:]
         else:
-            queries = w.query_key_value(normed).float().view(B, R, 3, H, -1)
+            queries = w.query_key_value(normed).to(self.wide).view(B, R, 3, H, -1)
             self.turn(queries.narrow(2, 0, 2), angles)
             key_value = queries[:, :E, 1:]
         n_read = slots.stop if mask.allowed is None else mask.allowed.shape[-1]
@@ -269,7 +277,7 @@ class ARMDEngine(Engine):
 
     def __init__(self, model: ARMD, precision: str = "auto") -> None:
         super().__init__(model, precision)
-        self.position, self.prefix_norm = model.position.detach().float(), norm(model.prefix_norm)
+        self.position, self.prefix_norm = model.position.detach().to(self.wide), norm(model.prefix_norm, self.wide)
 
     def hidden(
         self,
@@ -347,7 +355,7 @@ class BlockEngine(Engine):
 
     def __init__(self, model: BlockDiffusion, precision: str = "auto") -> None:
         super().__init__(model, precision)
-        self.mask = model.mask.detach().float()
+        self.mask = model.mask.detach().to(self.wide)
 
     def hidden(
         self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache, noisy: Tensor

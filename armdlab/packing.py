@@ -55,7 +55,8 @@ def best_layout(model: Transformer, dtype: torch.dtype, *, may_round: bool) -> s
     )
     if has_fbgemm and dtype == torch.float32 and (may_round or all(map(_fits_half, model.parameters()))):
         return "half"
-    return "blocked" if torch.backends.mkldnn.is_available() else "plain"
+    is_bf16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "blocked" if torch.backends.mkldnn.is_available() and (dtype == torch.float32 or is_bf16) else "plain"
 
 
 def _fits_half(weight: Tensor) -> bool:
@@ -67,11 +68,12 @@ class PackedLayer:
 
     Args:
         layer: of the model.
+        wide: of the rows between products.
         parts: whether queries are wanted without keys and values and the reverse, as in the last two-stream layer.
         how: `dtype` and `layout` of the weights.
     """
 
-    def __init__(self, layer: Layer, *, parts: bool, **how: Any) -> None:  # noqa: ANN401
+    def __init__(self, layer: Layer, wide: torch.dtype, *, parts: bool, **how: Any) -> None:  # noqa: ANN401
         query, (key, value) = layer.query.weight, layer.key_value.weight.chunk(2)
         pairs = _pairs(len(query), layer.n_head, query.device)
         query, key = query[pairs], key[pairs]
@@ -81,7 +83,10 @@ class PackedLayer:
         self.attention_out = PackedLinear(layer.attention_out.weight, **how)
         self.feed_forward_in = PackedLinear(layer.feed_forward_in.weight, **how)
         self.feed_forward_out = PackedLinear(layer.feed_forward_out.weight, **how)
-        self.attention_norm, self.feed_forward_norm = norm(layer.attention_norm), norm(layer.feed_forward_norm)
+        self.attention_norm, self.feed_forward_norm = (
+            norm(layer.attention_norm, wide),
+            norm(layer.feed_forward_norm, wide),
+        )
 
 
 def _pairs(width: int, n_head: int, device: torch.device) -> Tensor:
@@ -90,6 +95,6 @@ def _pairs(width: int, n_head: int, device: torch.device) -> Tensor:
     return features.transpose(1, 2).flatten()
 
 
-def norm(layer: nn.LayerNorm) -> tuple[Any, ...]:
-    """What `torch.layer_norm` takes beside the rows."""
-    return tuple(layer.normalized_shape), layer.weight.detach().float(), None, layer.eps, False
+def norm(layer: nn.LayerNorm, dtype: torch.dtype) -> tuple[Any, ...]:
+    """What `torch.layer_norm` takes beside rows of `dtype`."""
+    return tuple(layer.normalized_shape), layer.weight.detach().to(dtype), None, layer.eps, False

@@ -283,6 +283,16 @@ def test_every_layout_of_weights_computes_the_same(monkeypatch):
     assert max((one - said[0]).abs().max() for one in said) <= 1e-5
 
 
+@pytest.mark.parametrize("cls", [ARMD, AR, MDLM])
+def test_a_released_model_gives_up_its_weights_and_its_engine_goes_on(cls):
+    model = tiny(cls)
+    expected = generate(model, length=N, seed=0)
+    engine = Engine.of(model, release=True)
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+    assert engine.is_current
+    assert torch.equal(generate(engine, length=N, seed=0), expected)
+
+
 def test_an_engine_knows_when_its_model_was_trained_on():
     model = tiny(ARMD)
     engine = Engine.of(model)
@@ -350,3 +360,12 @@ def test_a_draw_never_takes_what_has_no_weight():
     drawn = torch.bincount(choose.draw(weights), minlength=5)
     assert drawn[[0, 2, 4]].sum() == 0
     assert float(drawn[1]) / 20_000 == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-6), (torch.bfloat16, 0.5), (torch.float16, 0.1)])
+def test_models_of_other_precisions_decode_in_their_own(dtype, close):
+    model = tiny(ARMD, max_length=32).to(dtype)
+    text = generate(model, length=32, streams=4, seed=0)
+    said, _ = what_steps_said(decode_steps(model, length=32, streams=4, seed=0), text.shape)
+    full = -nll(model, text, GenerationOrder.strided(32, 4), "none").double().detach()
+    assert (said - full).abs().max() <= close

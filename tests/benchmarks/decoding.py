@@ -192,7 +192,7 @@ def memory(args):
     args.length, args.batch = 4096, 8
     model = models(args)["armd"]
     weights = sum(weight.numel() for weight in model.parameters()) * 2
-    engine = Engine.of(model, args.precision)
+    engine = Engine.of(model, args.precision, release=True)
     cache = engine.new_cache(args.batch, args.length)
     held = cache.n_bytes
     del cache
