@@ -289,12 +289,7 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     """Read "owner/name" or "owner/name:configuration" by `datasets`, which keeps it on disk, not in memory."""
     repository, _, configuration = name.partition(":")
     try:
-        try:
-            loaded = datasets.load_dataset(repository, configuration or None)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            loaded = _converted(repository, configuration)
+        loaded = _loaded(repository, configuration)
     except Exception as error:
         raise FileNotFoundError(
             f"data set {name} could not be loaded: {_first_line(error)}; check the name and the network"
@@ -313,17 +308,22 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     return DatasetDict(train=parts["train"], validation=parts["test"])
 
 
-def _converted(repository: str, configuration: str) -> DatasetDict:
-    """The Hub's own copy, in parquet, of a data set that is made by a script, which `datasets` from 4 on runs no more.
+def _loaded(repository: str, configuration: str) -> DatasetDict:
+    """A data set of the Hub; of one that is made by a script, which `datasets` from 4 on runs no more, the Hub's copy.
 
-    Of large ones the Hub converts the first 5 GB alone, into splits called partial-...; half a corpus is none.
+    Of a large one the Hub converts the first 5 GB alone, into splits called partial-...; half a corpus is none.
     """
+    try:
+        return datasets.load_dataset(repository, configuration or None)
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
     builder = datasets.load_dataset_builder(repository, configuration or None, revision=CONVERTED)
     files = [str(path) for paths in (builder.config.data_files or {}).values() for path in paths]
     if any("/partial-" in path for path in files):
         raise ValueError(
             f"it is made by a script, which datasets {datasets.__version__} does not run, and the Hub's copy in "
-            "parquet is cut short; install datasets 3 to run the script, or download the text and give file:PATH"
+            "parquet is cut short; name another copy of it, or download the text and give file:PATH"
         )
     return datasets.load_dataset(repository, configuration or None, revision=CONVERTED)
 

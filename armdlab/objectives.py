@@ -143,7 +143,8 @@ class Masking:
             generator: source of chance, on the CPU; None for torch's global one.
         """
         block_of = torch.arange(length) // block_size
-        sizes = torch.bincount(block_of)
+        sizes = torch.full((-(-length // block_size),), block_size)
+        sizes[-1] = length - (len(sizes) - 1) * block_size
         n = n_rows * len(sizes)
         chance = {"dtype": torch.float64, "generator": generator}
         time = (torch.rand((), **chance) + torch.arange(n, dtype=torch.float64) / n).remainder(1).view(n_rows, -1)

@@ -160,8 +160,7 @@ class Session:
             ValueError: if `out` holds a model already, the corpus is too small for a row, the recipe contradicts
                 itself, or Accelerate trains on another device.
         """
-        out = Path(out)
-        device_of_training(device)
+        out, where = Path(out), device_of_training(device)
         if (out / CARD).exists():
             raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
@@ -179,6 +178,7 @@ class Session:
         config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
         torch.manual_seed(recipe.seed)
         model = BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
+        model.to(where)
         text, held_out = _texts(recipe, splits, tokenizer)
         training = Training(model, text, recipe.plan)
         session = cls(recipe, out, tokenizer, text, held_out, training, split=corpora.held_out_split(splits))
@@ -195,8 +195,7 @@ class Session:
             ValueError: if a file is torn or does not belong to the others, the corpus has changed, or Accelerate trains
                 on another device.
         """
-        device_of_training(device)
-        lab = load(out)
+        lab = load(out, device=device_of_training(device))
         if lab.card.get("tokenizer", lab.tokenizer.fingerprint) != lab.tokenizer.fingerprint:
             raise ValueError(
                 f"{out} holds another tokenizer than the one that its model was trained with; restore tokenizer.json"

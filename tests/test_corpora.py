@@ -153,8 +153,8 @@ def test_a_copy_that_the_hub_cut_short_is_no_corpus(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, revision: builder(str(tmp_path)))
     sentence = (
         "data set some/web could not be loaded: it is made by a script, which datasets "
-        f"{datasets.__version__} does not run, and the Hub's copy in parquet is cut short; install datasets 3 to run "
-        "the script, or download the text and give file:PATH; check the name and the network"
+        f"{datasets.__version__} does not run, and the Hub's copy in parquet is cut short; name another copy of it, "
+        "or download the text and give file:PATH; check the name and the network"
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(sentence)}$"):
         corpora.load("some/web")
