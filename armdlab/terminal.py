@@ -115,4 +115,6 @@ def lanes(
         table.add_row(f"stream {lane + 1}", text)
     done = sum(p >= start for p in made)
     status = f"step {step}   {done} of {n_new} tokens   {seconds:.2f} s"
-    return Group(Panel(table, title=f"{streams} streams", title_align="left"), Styled(status, style="dim"))
+    return Group(
+        Panel(table, title=f"{streams} stream{'s' * (streams > 1)}", title_align="left"), Styled(status, style="dim")
+    )
