@@ -1,0 +1,339 @@
+"""What did a run of decoding do, so that it can be shown, kept and compared without the model?"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from armdlab.decoding import DecodeStep, decode_steps
+from armdlab.orders import UNKNOWN, GenerationOrder
+
+VERSION = 1
+PLAYER = Path(__file__).parent / "widgets"
+
+
+class Reader(Protocol):
+    """What turns ids into text, as `Tokenizer` does."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of some ids."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One token of a run.
+
+    Args:
+        position: where it stands in the text.
+        piece: its text.
+        log_prob: the model's own, at temperature 1, in nats.
+        others: the likeliest tokens that could have stood there, with their probabilities; empty if not known.
+    """
+
+    position: int
+    piece: str
+    log_prob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step made.
+
+    Args:
+        elapsed: seconds since the run began.
+        made: its tokens.
+    """
+
+    elapsed: float
+    made: tuple[Made, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run of decoding as a value.
+
+    Args:
+        settings: what was asked: model, streams, temperature, seed and their kin, for people to read.
+        given: text of each position that was known before; None where a token was to be made.
+        lanes: stream of each position, from 0; -1 where it was given.
+        steps: what happened.
+
+    Raises:
+        ValueError: if parts contradict each other.
+    """
+
+    settings: dict[str, Any]
+    given: tuple[str | None, ...]
+    lanes: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a trace that no run could have left."""
+        if len(self.lanes) != len(self.given):
+            raise ValueError(
+                f"lanes has {len(self.lanes)} entries but given has {len(self.given)}; one for each position"
+            )
+        seen: set[int] = set()
+        for number, step in enumerate(self.steps):
+            for made in step.made:
+                if not 0 <= made.position < len(self.given) or self.given[made.position] is not None:
+                    raise ValueError(f"step {number} makes position {made.position}, where there is nothing to make")
+                if made.position in seen:
+                    raise ValueError(f"step {number} makes position {made.position} a second time")
+                seen.add(made.position)
+
+    @property
+    def length(self) -> int:
+        """Number of positions N."""
+        return len(self.given)
+
+    @property
+    def log_prob(self) -> float:
+        """Of everything that was made, in nats."""
+        return math.fsum(made.log_prob for step in self.steps for made in step.made)
+
+    def after(self, n_steps: int) -> list[str | None]:
+        """The text as it stood after so many steps: one piece a position, None where nothing was yet."""
+        if not 0 <= n_steps <= len(self.steps):
+            raise ValueError(f"n_steps={n_steps} must be from 0 to {len(self.steps)}, the steps of this trace")
+        pieces = list(self.given)
+        for step in self.steps[:n_steps]:
+            for made in step.made:
+                pieces[made.position] = made.piece
+        return pieces
+
+    @property
+    def text(self) -> str:
+        """What was written, with what was given; without what was never made."""
+        return "".join(piece for piece in self.after(len(self.steps)) if piece is not None)
+
+    def compare(self, other: Trace) -> dict[str, Any]:
+        """Two runs side by side: the first position where they differ, and steps, seconds and nats of both."""
+        here, there = self.after(len(self.steps)), other.after(len(other.steps))
+        differs = [i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
+        first = differs[0] if differs else None if len(here) == len(there) else min(len(here), len(there))
+        both = [(t.steps, t.steps[-1].elapsed if t.steps else 0.0, -t.log_prob) for t in (self, other)]
+        (steps, seconds, nats) = zip(*((len(s), e, n) for s, e, n in both), strict=True)
+        return {"first_difference": first, "steps": steps, "seconds": seconds, "nats": nats}
+
+    # ---------------------------------------------------------------------------------------------- keeping
+
+    def to_json(self) -> str:
+        """All of it, as JSON that `from_json` reads."""
+        return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: if it is no trace, or one of another version.
+        """
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"this is no trace: JSON ends or breaks at character {error.pos}") from error
+        version = found.get("version") if isinstance(found, dict) else None
+        if version != VERSION:
+            raise ValueError(f"this is no trace of version {VERSION} (it says {version!r}); record it anew")
+        try:
+            steps = tuple(
+                Step(
+                    float(step["elapsed"]),
+                    tuple(
+                        Made(
+                            int(made["position"]),
+                            str(made["piece"]),
+                            float(made["log_prob"]),
+                            tuple((str(piece), float(p)) for piece, p in made["others"]),
+                        )
+                        for made in step["made"]
+                    ),
+                )
+                for step in found["steps"]
+            )
+            given = tuple(None if piece is None else str(piece) for piece in found["given"])
+            return cls(dict(found["settings"]), given, tuple(int(lane) for lane in found["lanes"]), steps)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this trace lacks a part, or one is of the wrong kind: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write it by its ending: .json, .html (an animation that needs no network), .gif (the same, as a picture)."""
+        path = Path(path)
+        kinds = {".json": self.to_json, ".html": self.to_html, ".gif": self.to_gif}
+        if path.suffix not in kinds:
+            raise ValueError(f"path={path} ends in {path.suffix or 'nothing'}; choose one of {', '.join(kinds)}")
+        content = kinds[path.suffix]()
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def to_html(self) -> str:
+        """A page of its own that plays the run: no network, keys and reduced motion as in the notebook's view."""
+        files = [(PLAYER / name).read_text(encoding="utf-8") for name in ("shared.js", "trace_player.js")]
+        # "<" as an escape, so that no text can close the script that holds it
+        data = self.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A run of armdlab</title>\n'
+            f"<style>{(PLAYER / 'trace_player.css').read_text(encoding='utf-8')}</style></head>\n"
+            '<body><main id="run"></main>\n<script>\n' + "\n".join(files) + f"\nconst trace = {data};\n"
+            'const root = make(document.getElementById("run"), "div", { class: "armdlab-view armdlab-streams" });\n'
+            "theme(root);\nconst player = tracePlayer(root);\nplayer.load(trace);\nplayer.toggle();\n</script></body></html>\n"
+        )
+
+    def to_gif(self, *, milliseconds: int = 250) -> bytes:
+        """The run as an animated picture, one frame a step, by Pillow, which comes with matplotlib.
+
+        Args:
+            milliseconds: for each frame; the last one stays ten times as long.
+        """
+        from PIL import Image, ImageDraw, ImageFont
+
+        font, columns, width = ImageFont.load_default(14), 84, 720
+        frames = []
+        for number in range(len(self.steps) + 1):
+            new = {made.position for made in self.steps[number - 1].made} if number else set()
+            pieces = [(piece if piece is not None else "·", i in new) for i, piece in enumerate(self.after(number))]
+            rows = 2 + sum(len(piece) for piece, _ in pieces) // 60
+            image = Image.new("RGB", (width, 30 + 20 * max(rows, self.length // 20)), "white")
+            draw, x, y = ImageDraw.Draw(image), 8, 28
+            draw.text((8, 6), f"step {number} of {len(self.steps)}", fill="#555555", font=font)
+            for piece, is_new in pieces:
+                shown = piece.replace("\n", " ")
+                wide = draw.textlength(shown, font=font)
+                if x + wide > width - 8:
+                    x, y = 8, y + 20
+                if is_new:
+                    draw.rectangle((x, y, x + wide, y + 18), fill="#F0E442")
+                draw.text((x, y), shown, fill="#0072B2" if is_new else "black", font=font)
+                x += wide
+            frames.append(image)
+        tall = max(frame.height for frame in frames)
+        frames = [_padded(frame, (width, tall)) for frame in frames]
+        out, durations = io.BytesIO(), [milliseconds] * (len(frames) - 1) + [10 * milliseconds]
+        frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+        return out.getvalue()
+
+
+def _padded(image: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401
+    whole = image.__class__.new("RGB", size, "white") if hasattr(image.__class__, "new") else image.resize(size)
+    if whole is not image:
+        whole.paste(image, (0, 0))
+    return whole
+
+
+class Recorder:
+    """A run that is recorded while it goes: iterate over it, then ask for its `trace`.
+
+    Args:
+        model: what writes, as `decode_steps` takes it.
+        tokenizer: of the model.
+        settings: what people should read about the run.
+        how: arguments of `decode_steps`; one row.
+
+    Raises:
+        ValueError: as `decode_steps`; or if there is more than one row.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Reader,
+        settings: dict[str, Any] | None = None,
+        **how: Any,  # noqa: ANN401
+    ) -> None:
+        if how.get("batch_size", 1) != 1:
+            raise ValueError(f"batch_size={how['batch_size']} cannot be recorded; record one text at a time")
+        self.model, self.tokenizer, self.how, self.done = model, tokenizer, how, []
+        self._steps = decode_steps(model, **how)
+        known = how.get("known")
+        known = how.get("prompt") if known is None else known
+        ids = [] if known is None else torch.as_tensor(known).flatten().tolist()
+        ids += [UNKNOWN] * (how["length"] - len(ids))
+        self.ids = ids
+        self.given = tuple(None if token == UNKNOWN else tokenizer.decode([token]) for token in ids)
+        shown = {name: value for name, value in how.items() if isinstance(value, int | float | str | bool)}
+        self.settings = shown | (settings or {})
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """Stream of each position: what is to be made, cut into S parts of (almost) equal length."""
+        unknown = [i for i, piece in enumerate(self.given) if piece is None]
+        streams = max(1, int(self.how.get("streams", 1)))
+        size, longer = divmod(len(unknown), streams)
+        lanes = [-1] * len(self.given)
+        ends = [sum(size + (s < longer) for s in range(stream + 1)) for stream in range(streams)]
+        for rank, position in enumerate(unknown):
+            lanes[position] = next(stream for stream, end in enumerate(ends) if rank < end)
+        return tuple(lanes)
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self._steps:
+            seen = self._read(step)
+            self.done.append(seen)
+            yield seen
+
+    def _read(self, step: DecodeStep) -> Step:
+        made = []
+        columns = zip(
+            step.positions.flatten().tolist(), step.tokens[0].tolist(), step.log_probs[0].tolist(), strict=True
+        )
+        for position, token, log_prob in columns:
+            if position != UNKNOWN:
+                self.ids[position] = token
+                made.append(Made(position, self.tokenizer.decode([token]), log_prob))
+        return Step(step.elapsed, tuple(made))
+
+    @property
+    def trace(self) -> Trace:
+        """What happened until now."""
+        return Trace(self.settings, self.given, self.lanes, tuple(self.done))
+
+    @torch.no_grad()
+    def with_others(self, n: int = 5) -> Trace:
+        """The trace, with the `n` likeliest tokens that each one was chosen from.
+
+        One pass of the model over the finished text gives the very predictions that the steps drew from, where the
+        run followed an order to its end; elsewhere (gated, ended early, masked diffusion) none are given.
+        """
+        model, trace = getattr(self.model, "model", self.model), self.trace
+        is_whole = UNKNOWN not in self.ids
+        if not is_whole or self.how.get("gate") or hasattr(model, "block_size") or model.bos.device.type == "meta":
+            return trace
+        tokens = torch.tensor([self.ids], device=model.bos.device)
+        log_p = model(tokens, self._order(torch.tensor([piece is not None for piece in self.given])))[0].log_softmax(-1)
+        steps = tuple(
+            Step(step.elapsed, tuple(self._among(made, log_p[made.position], n) for made in step.made))
+            for step in self.done
+        )
+        return Trace(trace.settings, trace.given, trace.lanes, steps)
+
+    def _order(self, known: Tensor) -> GenerationOrder:
+        if self.how.get("order") is not None:
+            order = self.how["order"]
+        elif known.any():
+            order = GenerationOrder.infilling(known, self.how.get("streams", 1))
+        else:
+            order = GenerationOrder.strided(len(known), self.how.get("streams", 1))
+        return GenerationOrder(order.positions, torch.arange(order.length)) if self.how.get("verify") else order
+
+    def _among(self, made: Made, log_p: Tensor, n: int) -> Made:
+        values, tokens = log_p.topk(min(n, len(log_p)))
+        others = zip(tokens.tolist(), values.exp().tolist(), strict=True)
+        named = tuple((self.tokenizer.decode([token]), p) for token, p in others)
+        return Made(made.position, made.piece, made.log_prob, named)
+
+
+def record(model: Any, tokenizer: Reader, settings: dict[str, Any] | None = None, **how: Any) -> Trace:  # noqa: ANN401
+    """Run `decode_steps` to its end, and keep what it did; arguments as for `Recorder`."""
+    run = Recorder(model, tokenizer, settings, **how)
+    for _ in run:
+        pass
+    return run.with_others()
