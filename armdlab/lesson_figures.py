@@ -31,7 +31,7 @@ def two_streams(order: GenerationOrder, words: Sequence[str]) -> Picture:
     masks = may_see(evidence, evidence), may_see(order.blocks, evidence, strictly=True)
     read = ["BOS", *named[:-1]]  # nobody reads the last one made
     block_of_x, block_of_g = evidence.tolist(), order.blocks.tolist()
-    figure = Figure(figsize=(11.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, allowed, tops, blocks, title in zip(
         figure.subplots(1, 2),
         masks,
@@ -71,7 +71,7 @@ def kernels(tables: Mapping[str, Tensor], *, at: int, reach: int, order: Generat
         reach: how far to both sides.
         order: of the matrix, drawn for the first table; without a batch axis.
     """
-    figure = Figure(figsize=(11.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     first, table = next(iter(tables.items()))
     pe = table[order.positions + 1]

@@ -117,12 +117,13 @@ function render({ model, el }) {
   model.on("msg:custom", answered);
   model.on("change:message", said);
   model.on("change:status", renewed);
+  model.on("change:frames", renewed); // trained by a cell: `run_now`
   theme(root);
   requestAnimationFrame(() => theme(root));
   said();
   draw();
   buttons();
-  return () => { playing = false; model.off("msg:custom", answered); model.off("change:message", said); model.off("change:status", renewed); };
+  return () => { playing = false; model.off("msg:custom", answered); model.off("change:message", said); model.off("change:status", renewed); model.off("change:frames", renewed); };
 }
 
 export default { render };

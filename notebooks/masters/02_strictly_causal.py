@@ -334,9 +334,8 @@ with torch.no_grad():
 # %%
 targets = [f"{names[p]}?" for p in streams.positions]
 read_from = ["BOS", *[names[p] for p in streams.positions[:-1]]]
-lab.report(
-    rows_sum_to_1=bool((weights.sum(-1) - 1).abs().max() < 1e-5), weight_on_own_block=float(weights.triu(1).sum())
-)
+hidden = ~masks.target_to_evidence.allowed
+lab.report(weight_on_what_is_hidden=float(weights[hidden].sum()))
 lesson_figures.reading(weights, targets, read_from, "Who reads whom, mean of 4 heads, by rank")
 
 # %% [markdown]

@@ -349,7 +349,7 @@ lesson_figures.table(by_curriculum, title="Rows were taught, columns are asked",
 # Every order is learnt best by practising it: the diagonal wins. But look off the diagonal, at the column *4 streams*. The model that was
 # *shuffled* has never seen a stream, and pays far less than the one that only read left to right: it has learnt to fill in a token whose
 # neighbour is missing. That is the paper's reason for the second lesson. And *random* from the start is the best at random orders
-# alone, and pays for it in every other column.
+# alone; in every other column it pays more than *shuffled*.
 #
 # ### Break it
 #

@@ -87,6 +87,20 @@ def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
     assert page.outside == []
 
 
+def test_a_cell_that_trains_is_followed_to_its_last_step(page, jupyterlab):
+    url, token, theme = jupyterlab
+    put_notebook(url, token, "cell.ipynb", [f"THEME = {theme!r} + '-cell'\n{CELL}", "cockpit.run_now(); None"])
+    page.goto(f"{url}/lab/tree/cell.ipynb?reset&token={token}")
+    run_all(page)
+    step = page.locator(".armdlab-cockpit [data-fact='step']")
+    step.wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'finished'", timeout=60_000)
+    page.wait_for_timeout(500)
+    assert step.inner_text() == "150 of 150"
+    assert page.locator(".armdlab-cockpit circle").count() >= 15
+    assert page.faults == []
+
+
 def test_an_error_becomes_a_sentence_and_the_cockpit_stays_usable(page, jupyterlab):
     url, token, theme = jupyterlab
     ill = f"""THEME = {theme!r} + "-ill"

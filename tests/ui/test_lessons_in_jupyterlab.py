@@ -16,7 +16,7 @@ SCROLLED = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_a_lesson_runs_in_jupyterlab_without_a_fault_and_without_the_network(page, jupyterlab, lesson):
     url, token, theme = jupyterlab
-    page.goto(f"{url}/lab/tree/{lesson}?token={token}")
+    page.goto(f"{url}/lab/tree/{lesson}?reset&token={token}")  # no tab of an earlier lesson stays open
     page.wait_for_function(f"{STATUS} === 'idle'", timeout=60_000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     assert page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 'ran')") == "ran"
