@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 Permutation training
 #
-# [Open in Colab]({COLAB}) · 50 minutes to read and do, about five to run on a CPU · [back: 03](03_one_pass_likelihood.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 50 minutes to read and do, two to four to run on a CPU · [back: 03](03_one_pass_likelihood.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
@@ -71,7 +71,7 @@ lesson_figures.lines(way, title="ARMD on the Python manual", x="step", y="nats a
 # 1. **left to right**, for $i_{AR}$ steps: learn the language;
 # 2. **shuffled**: a few positions, drawn at random, exchange their places in the order. Their number $\rho$ grows from 1 to
 #    its final value at step $i_{perm}$, and stays: learn to jump;
-# 3. **in streams**: the strided orders of lesson 01, the number of streams $S$ drawn anew at every step: learn to write in parallel.
+# 3. **in streams**: *strided* orders, as at the right of the first picture in lesson 01, the number of streams $S$ drawn anew at every step: learn to write in parallel.
 #
 # Here is the plan of this lesson's model: 900 steps, rows of 64 tokens, at the end 16 of them shuffled.
 
