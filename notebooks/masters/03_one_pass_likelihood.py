@@ -60,8 +60,8 @@ lesson_figures.bars(nats, title="What a tale costs", x="nats a tale", levels=tru
 
 # %% [markdown]
 # Each ARMD bar took one pass over the sixteen tales, and is exact. The MDLM bar took sixteen passes, and is an estimate of an
-# upper bound. (It was trained for 3,000 steps, ARMD for 8,640 and AR for 7,200; the tables of the [README](../README.md) compare at
-# equal steps.) What these words mean is the subject of this lesson.
+# upper bound. (It was trained for 3,000 steps, ARMD for 8,640 and AR for 7,200; in the tables of the [README](../README.md) MDLM
+# has ten times the steps of ARMD.) What these words mean is the subject of this lesson.
 #
 # ## 1. One pass, every term
 #
