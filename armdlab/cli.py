@@ -189,12 +189,8 @@ def write(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Draft S tokens at a time and keep those that pass: exact, as one by one.")
-    ] = False,
-    min_probability: Annotated[
-        float | None, typer.Option(help="Let a stream wait where its token is less likely than this.")
-    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Keep of S drafts what passes: exact.")] = False,
+    min_probability: Annotated[float | None, typer.Option(help="A stream waits with less likely tokens.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Watch each stream fill its lane.")] = False,
     seed: Annotated[int | None, typer.Option(help="Makes chance repeatable; a fresh one if left out.")] = None,
     device: Device = None,
@@ -409,9 +405,7 @@ def doctor(as_json: Json = False) -> None:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            mark = "[OK]  " if finding.is_ok else "[FAIL]"
-            mend = "" if finding.is_ok else f"\n       mend: {finding.mend}"
-            print(f"{mark} {finding.name}: {finding.found}{mend}")
+            print(finding)
     if as_json:
         print(to_json([asdict(finding) for finding in findings]))
     if not all(finding.is_ok for finding in findings):

@@ -37,6 +37,10 @@ class Finding:
     found: str
     mend: str
 
+    def __str__(self) -> str:
+        mend = "" if self.is_ok else f"\n       mend: {self.mend}"
+        return f"{'[OK]  ' if self.is_ok else '[FAIL]'} {self.name}: {self.found}{mend}"
+
 
 def examine() -> Iterator[Finding]:
     """Look at one thing after another: Python, torch and its devices, packages, front ends, disk, checkpoints."""

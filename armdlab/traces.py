@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from armdlab.decoding import DecodeStep, decode_steps
+from armdlab.engine import Engine
+from armdlab.model import Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 
 VERSION = 1
@@ -129,7 +131,7 @@ class Trace:
 
     def to_json(self) -> str:
         """All of it, as JSON that `from_json` reads."""
-        return json.dumps({"version": VERSION, **asdict(self)}, ensure_ascii=False, allow_nan=False)
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Trace:
@@ -142,6 +144,15 @@ class Trace:
             found = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"this is no trace: JSON ends or breaks at character {error.pos}") from error
+        return cls.from_dict(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON has it: what views take."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, found: object) -> Trace:
+        """Read what `to_dict` gave; raises as `from_json`."""
         version = found.get("version") if isinstance(found, dict) else None
         if version != VERSION:
             raise ValueError(f"this is no trace of version {VERSION} (it says {version!r}); record it anew")
@@ -185,7 +196,8 @@ class Trace:
             f"<style>{(PLAYER / 'trace_player.css').read_text(encoding='utf-8')}</style></head>\n"
             '<body><main id="run"></main>\n<script>\n' + "\n".join(files) + f"\nconst trace = {data};\n"
             'const root = make(document.getElementById("run"), "div", { class: "armdlab-view armdlab-streams" });\n'
-            "theme(root);\nconst player = tracePlayer(root);\nplayer.load(trace);\nplayer.toggle();\n</script></body></html>\n"
+            "theme(root);\nconst player = tracePlayer(root);\nplayer.load(trace);\nplayer.toggle();\n"
+            "</script></body></html>\n"
         )
 
     def to_gif(self, *, milliseconds: int = 250) -> bytes:
@@ -196,37 +208,27 @@ class Trace:
         """
         from PIL import Image, ImageDraw, ImageFont
 
-        font, columns, width = ImageFont.load_default(14), 84, 720
-        frames = []
+        font, width, frames, bottom = ImageFont.load_default(14), 720, [], 0
         for number in range(len(self.steps) + 1):
             new = {made.position for made in self.steps[number - 1].made} if number else set()
-            pieces = [(piece if piece is not None else "·", i in new) for i, piece in enumerate(self.after(number))]
-            rows = 2 + sum(len(piece) for piece, _ in pieces) // 60
-            image = Image.new("RGB", (width, 30 + 20 * max(rows, self.length // 20)), "white")
+            image = Image.new("RGB", (width, 60 + 20 * self.length), "white")  # cut to what is used below
             draw, x, y = ImageDraw.Draw(image), 8, 28
             draw.text((8, 6), f"step {number} of {len(self.steps)}", fill="#555555", font=font)
-            for piece, is_new in pieces:
-                shown = piece.replace("\n", " ")
+            for position, piece in enumerate(self.after(number)):
+                shown = "·" if piece is None else piece.replace("\n", " ")
                 wide = draw.textlength(shown, font=font)
                 if x + wide > width - 8:
                     x, y = 8, y + 20
-                if is_new:
+                if position in new:
                     draw.rectangle((x, y, x + wide, y + 18), fill="#F0E442")
-                draw.text((x, y), shown, fill="#0072B2" if is_new else "black", font=font)
+                draw.text((x, y), shown, fill="black", font=font)
                 x += wide
             frames.append(image)
-        tall = max(frame.height for frame in frames)
-        frames = [_padded(frame, (width, tall)) for frame in frames]
+            bottom = max(bottom, y + 28)
+        frames = [frame.crop((0, 0, width, bottom)) for frame in frames]
         out, durations = io.BytesIO(), [milliseconds] * (len(frames) - 1) + [10 * milliseconds]
         frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
         return out.getvalue()
-
-
-def _padded(image: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401
-    whole = image.__class__.new("RGB", size, "white") if hasattr(image.__class__, "new") else image.resize(size)
-    if whole is not image:
-        whole.paste(image, (0, 0))
-    return whole
 
 
 class Recorder:
@@ -244,7 +246,7 @@ class Recorder:
 
     def __init__(
         self,
-        model: Any,
+        model: Transformer | Engine,
         tokenizer: Reader,
         settings: dict[str, Any] | None = None,
         **how: Any,  # noqa: ANN401
@@ -300,14 +302,13 @@ class Recorder:
     def with_others(self, n: int = 5) -> Trace:
         """The trace, with the `n` likeliest tokens that each one was chosen from.
 
-        One pass of the model over the finished text gives the very predictions that the steps drew from, where the
-        run followed an order to its end; elsewhere (gated, ended early, masked diffusion) none are given.
+        One pass of the model over the text gives the very predictions that the steps drew from, where the run followed
+        an order that is known; elsewhere (gated, masked diffusion) none are given.
         """
         model, trace = getattr(self.model, "model", self.model), self.trace
-        is_whole = UNKNOWN not in self.ids
-        if not is_whole or self.how.get("gate") or hasattr(model, "block_size") or model.bos.device.type == "meta":
+        if self.how.get("gate") or hasattr(model, "block_size") or model.bos.device.type == "meta":
             return trace
-        tokens = torch.tensor([self.ids], device=model.bos.device)
+        tokens = torch.tensor([self.ids], device=model.bos.device).clamp(min=0)  # what was never made comes behind
         log_p = model(tokens, self._order(torch.tensor([piece is not None for piece in self.given])))[0].log_softmax(-1)
         steps = tuple(
             Step(step.elapsed, tuple(self._among(made, log_p[made.position], n) for made in step.made))
@@ -331,7 +332,7 @@ class Recorder:
         return Made(made.position, made.piece, made.log_prob, named)
 
 
-def record(model: Any, tokenizer: Reader, settings: dict[str, Any] | None = None, **how: Any) -> Trace:  # noqa: ANN401
+def record(model: Transformer | Engine, tokenizer: Reader, settings: dict[str, Any] | None = None, **how: Any) -> Trace:  # noqa: ANN401
     """Run `decode_steps` to its end, and keep what it did; arguments as for `Recorder`."""
     run = Recorder(model, tokenizer, settings, **how)
     for _ in run:

@@ -11,6 +11,7 @@ from armdlab import ARMD, GenerationOrder
 from armdlab.attention_maps import attention_maps
 from armdlab.baselines import AR
 from armdlab.decoding import decode_steps
+from armdlab.engine import Engine
 from armdlab.masks import may_see
 
 
@@ -59,15 +60,16 @@ def test_a_row_is_what_the_target_reads_at_the_step_that_makes_it(n_two_stream, 
     tokens = random_tokens(model, 1, 8)
     maps = attention_maps(model, tokens, order)
     seen = []
-    layer = model.layers[n_two_stream - 1]
-    hook = layer.attention_out.register_forward_pre_hook(lambda _, rows: seen.append(rows[0][0]))
+    engine = Engine.of(model)
+    layer = engine.layers[n_two_stream - 1]
+    product = layer.attention_out
+    layer.attention_out = lambda rows: (seen.append(rows[0]), product(rows))[1]
     chosen = iter(order.steps())
     monkeypatch.setattr(
         "armdlab.decoding.Sampler.__call__",
         lambda self, logits, given=None: (tokens[:, next(chosen)], torch.zeros(1, logits.shape[1])),
     )
-    list(decode_steps(model, length=8, order=order))
-    hook.remove()
+    list(decode_steps(engine, length=8, order=order))
     found = maps[n_two_stream - 1]
     mine = (found.weights @ found.values).movedim(0, 1).flatten(1)
     torch.testing.assert_close(torch.cat(seen), mine, rtol=1e-4, atol=1e-5)

@@ -69,7 +69,7 @@ LAYERS = {
     },
     "budgets": {"recipes"},
     "reproduce": {"rows", "corpora", "checkpoints", "evaluation", "generative", "recipes", "budgets", "trained"},
-    "traces": {"orders", "decoding"},
+    "traces": {"orders", "model", "engine", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
 FRONT = {

@@ -29,7 +29,8 @@ class View(anywidget.AnyWidget):
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
         if "files" in cls.__dict__:  # adding a trait makes a subclass, too
             cls._esm = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("shared", *cls.files))
-            cls._css = "\n".join((HERE / f"{name}.css").read_text(encoding="utf-8") for name in cls.files)
+            styles = [path for name in cls.files if (path := HERE / f"{name}.css").is_file()]
+            cls._css = "\n".join(path.read_text(encoding="utf-8") for path in styles)
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **traits: Any) -> None:  # noqa: ANN401

@@ -1,0 +1,115 @@
+"""Laws of the stream viewer's and the race's kernel side."""
+
+import pytest
+
+from armdlab import Lab, load
+from armdlab.traces import Trace
+from armdlab.widgets.stream_viewer import Race, StreamViewer, start_run, verdict
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return load("tales")
+
+
+@pytest.fixture
+def viewer(lab):
+    viewer = StreamViewer(lab)
+    viewer.sent = []
+    viewer.send = viewer.sent.append
+    return viewer
+
+
+def ask(viewer, **content):
+    viewer._asked(None, content, None)
+    return viewer.sent.pop()
+
+
+ASKED = {"prompt": "It was a", "streams": 4, "temperature": 1.0, "order": "streams", "seed": 3}
+
+
+def test_it_opens_on_a_recorded_run_and_loads_no_model():
+    viewer = StreamViewer()
+    trace = Trace.from_dict(viewer.trace)
+    assert trace.steps
+    assert trace.steps[0].made[0].others
+    assert viewer._labs == {"tales": None}
+    assert "0x" not in repr(viewer)
+    assert "A run of" in viewer.picture().alt
+
+
+def test_pulled_steps_are_the_run_that_a_cell_makes(viewer):
+    frames, said = [], ask(viewer, want="run", run="a:1", asked=ASKED)
+    assert said["status"] == "running"
+    while said["status"] == "running":
+        said = ask(viewer, want="steps", run="a:1", budget_ms=20)
+        frames += said["frames"]
+    pulled = Trace.from_dict(viewer.trace)
+    assert len(frames) == len(pulled.steps)
+    assert viewer.run_now(**ASKED).text == pulled.text
+    assert viewer.message == ""
+
+
+def test_stop_stops_and_old_runs_are_not_answered(viewer):
+    ask(viewer, want="run", run="a:1", asked=ASKED)
+    assert len(ask(viewer, want="steps", run="a:1", budget_ms=0)["frames"]) == 1
+    assert ask(viewer, want="stop", run="a:1")["status"] == "stopped"
+    assert len(viewer.trace["steps"]) == 1
+    assert ask(viewer, want="steps", run="a:1", budget_ms=20) == {
+        "run": "a:1",
+        "frames": [],
+        "status": "old",
+        "ask": None,
+    }
+    ask(viewer, want="run", run="a:2", asked=ASKED)
+    assert ask(viewer, want="steps", run="a:1", budget_ms=20)["status"] == "old"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"prompt": "x " * 10_000}, "and the model can hold 160; shorten it"),
+        ({"streams": 0}, "streams=0 must be from 1 to 1"),
+        ({"temperature": -1}, "temperature=-1.0 must be a number from 0"),
+        ({"order": "up"}, "order='up' is unknown; choose streams, left to right, random"),
+        ({"model": "none"}, "model='none' is not here; choose tales"),
+    ],
+)
+def test_a_mistake_becomes_a_sentence_and_leaves_the_view_usable(viewer, asked, sentence):
+    assert ask(viewer, want="run", run="a:1", asked={**ASKED, **asked})["status"] == "failed"
+    assert sentence in viewer.message
+    assert "Traceback" in viewer.last_error
+    assert ask(viewer, want="run", run="a:2", asked=ASKED)["status"] == "running"
+    assert viewer.message == ""
+
+
+@pytest.mark.parametrize("order", ["streams", "left to right", "random"])
+def test_every_order_writes_a_whole_text(lab, order):
+    run = start_run(lab, {**ASKED, "order": order, "streams": 7})
+    for _ in run:
+        pass
+    whole = run.trace.after(len(run.trace.steps))
+    end = run.ids.index(lab.tokenizer.end_of_text) if lab.tokenizer.end_of_text in run.ids else len(run.ids)
+    assert all(piece is not None for piece in whole[:end])
+
+
+def test_a_race_gives_every_runner_the_same_length_and_a_verdict(lab):
+    race = Race({"tales": lab, "tales_ar": load("tales_ar"), "tales_mdlm": load("tales_mdlm")}, streams=8)
+    found = {result["name"]: result for result in race.run_now(prompt="It was a", seed=2)}
+    assert set(found) == {"tales", "tales_ar", "tales_mdlm"}
+    assert found["tales"]["steps"] < found["tales_ar"]["steps"]
+    assert all(result["verdict"] and result["seconds"] > 0 for result in found.values())
+    assert "tales" in race.picture().alt
+    assert repr(race) == "Race(tales, tales_ar, tales_mdlm; 8 streams)"
+
+
+def test_the_verdict_is_the_grammars():
+    from armdlab import tales
+
+    assert verdict(tales.sample(5).text) == "a tale, and consistent"
+    assert verdict("Once upon a GPU") == "no tale: the grammar cannot have written it"
+
+
+def test_a_lab_is_taken_as_it_is(lab):
+    assert isinstance(lab, Lab)
+    assert StreamViewer(lab).names == ["tales"]

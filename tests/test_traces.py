@@ -1,0 +1,140 @@
+"""Laws of traces: what was recorded is what was decoded, keeps through every format, and needs no model."""
+
+import io
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from strategies import tiny
+
+from armdlab import AR, ARMD, Gate, GenerationOrder, generate
+from armdlab.baselines import MDLM
+from armdlab.objectives import nll
+from armdlab.traces import Made, Recorder, Step, Trace, record
+
+N = 8
+
+
+class Letters:
+    """Id -> a piece of text; one of them is hostile."""
+
+    def decode(self, ids):
+        return "".join("ab </script>|c|\u2028|é|œ|g".replace(" ", "|").split("|")[i] for i in ids)
+
+
+def recorded(cls=ARMD, **how):
+    return record(tiny(cls), Letters(), {"model": "tiny"}, length=N, seed=1, **how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"streams": 4}, {"streams": 4, "verify": True}, {"streams": 4, "gate": Gate(0.3)}, {"prompt": [1, 2]}],
+)
+def test_a_trace_is_the_run_that_generate_makes(how):
+    trace, text = recorded(**how), generate(tiny(ARMD), length=N, seed=1, **how)[0].tolist()
+    assert trace.text == Letters().decode(text)
+    assert sum(len(step.made) for step in trace.steps) == N - len(how.get("prompt", []))
+    assert trace.after(0) == [Letters().decode([i]) for i in how.get("prompt", [])] + [None] * (
+        N - len(how.get("prompt", []))
+    )
+    assert Trace.from_json(trace.to_json()) == trace
+    elapsed = [step.elapsed for step in trace.steps]
+    assert elapsed == sorted(elapsed)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"streams": 4}, {"streams": 2, "verify": True}, {"known": [1, -1, -1, 4] + [-1] * 4}]
+)
+def test_alternatives_are_what_each_token_was_drawn_from(how):
+    trace = recorded(**how)
+    for step in trace.steps:
+        for made in step.made:
+            probabilities = [p for _, p in made.others]
+            assert probabilities == sorted(probabilities, reverse=True)
+            assert len(probabilities) == 5
+            mine = dict(made.others).get(made.piece)
+            if mine is not None:
+                assert mine == pytest.approx(torch.tensor(made.log_prob).exp().item(), abs=1e-5)
+
+
+def test_where_no_pass_gives_the_alternatives_none_are_claimed():
+    for trace in (recorded(streams=4, gate=Gate(0.5)), recorded(MDLM)):
+        assert all(made.others == () for step in trace.steps for made in step.made)
+    assert recorded(AR).steps[0].made[0].others
+
+
+def test_log_probability_and_comparison():
+    one, other = recorded(), recorded(streams=4)
+    text = generate(tiny(ARMD), length=N, seed=1)
+    assert one.log_prob == pytest.approx(
+        -float(nll(tiny(ARMD), text, GenerationOrder.left_to_right(N), "sum").detach()), abs=1e-4
+    )
+    assert one.compare(one)["first_difference"] is None
+    found = one.compare(other)
+    assert found["steps"] == (8, 5)
+    assert found["first_difference"] == next(
+        i for i, (a, b) in enumerate(zip(one.after(8), other.after(5), strict=True)) if a != b
+    )
+
+
+def test_lanes_cut_what_is_made_into_streams():
+    assert recorded(streams=4).lanes == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert recorded(prompt=[1, 2, 3], streams=2).lanes == (-1, -1, -1, 0, 0, 0, 1, 1)
+
+
+def test_a_page_holds_the_run_and_no_text_can_break_out_of_it(tmp_path):
+    trace = Trace(
+        {"model": "</script><script>alert(1)"}, (None,), (0,), (Step(0.1, (Made(0, "</script>\u2028", -0.1),)),)
+    )
+    page = trace.to_html()
+    assert page.count("</script>") == 1
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "innerHTML" not in page
+    data = re.search(r"const trace = (.*);\n", page)[1]
+    assert Trace.from_json(data) == trace
+    trace.save(tmp_path / "run.html")
+    assert (tmp_path / "run.html").read_text(encoding="utf-8") == page
+
+
+def test_a_gif_has_a_frame_for_each_step_and_one_before(tmp_path):
+    trace = recorded(streams=2)
+    trace.save(tmp_path / "run.gif")
+    image = Image.open(io.BytesIO((tmp_path / "run.gif").read_bytes()))
+    assert image.n_frames == len(trace.steps) + 1
+    assert image.size[0] == 720
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "this is no trace: JSON ends or breaks at character 1"),
+        ("[]", "this is no trace of version 1 (it says None); record it anew"),
+        ('{"version": 9}', "this is no trace of version 1 (it says 9); record it anew"),
+        ('{"version": 1}', "this trace lacks a part, or one is of the wrong kind: 'steps'"),
+    ],
+)
+def test_what_is_no_trace_is_refused(text, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Trace.from_json(text)
+
+
+def test_a_trace_that_no_run_could_leave_is_refused():
+    step = Step(0.0, (Made(0, "a", -1.0),))
+    with pytest.raises(ValueError, match=r"^step 1 makes position 0 a second time$"):
+        Trace({}, (None,), (0,), (step, step))
+    with pytest.raises(ValueError, match=r"^step 0 makes position 0, where there is nothing to make$"):
+        Trace({}, ("x",), (-1,), (step,))
+    with pytest.raises(ValueError, match=r"^lanes has 2 entries but given has 1; one for each position$"):
+        Trace({}, (None,), (0, 0), ())
+    with pytest.raises(ValueError, match=r"^n_steps=9 must be from 0 to 8, the steps of this trace$"):
+        recorded().after(9)
+    with pytest.raises(ValueError, match=r"^path=run.txt ends in .txt; choose one of .json, .html, .gif$"):
+        recorded().save("run.txt")
+    with pytest.raises(ValueError, match=r"^batch_size=2 cannot be recorded; record one text at a time$"):
+        Recorder(tiny(ARMD), Letters(), length=N, batch_size=2)
+
+
+def test_json_is_strict():
+    json.loads(recorded().to_json(), parse_constant=lambda word: pytest.fail(word))
