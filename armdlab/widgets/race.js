@@ -37,7 +37,7 @@ function render({ model, el }) {
       runner.steps++;
       for (const made of step.made) {
         const span = runner.spans[made.position];
-        span.textContent = made.piece;
+        span.textContent = visible(made.piece);
         span.className = "token";
         span.style.setProperty("--p", Math.exp(made.log_prob).toFixed(3));
         runner.tokens++;

@@ -52,7 +52,7 @@ function render({ model, el }) {
 
   // Steps that came together are spaced out over frames of the screen, so that they are seen one by one.
   function paint() {
-    if (!waiting.length || root.dataset.status === "stopped") { painting = false; waiting = []; return; }
+    if (!waiting.length || root.dataset.status === "stopped") { painting = false; waiting = []; settle(); return; }
     for (let n = Math.max(1, Math.ceil(waiting.length / 4)); n && waiting.length; n--) player.push(waiting.shift());
     requestAnimationFrame(paint);
   }
@@ -69,16 +69,15 @@ function render({ model, el }) {
     waiting.push(...content.frames);
     if (!painting && waiting.length) { painting = true; requestAnimationFrame(paint); }
     if (content.status === "running") ask();
-    else if (content.status === "finished") state("finished");
+    else if (content.status === "finished") { state("finished"); if (!painting) settle(); }
   }
 
   // The finished run comes once more as a trait, with alternatives; what is on the screen stays where it is.
-  function renewed() {
+  function renewed() { if (["running", "finished", "stopped"].includes(root.dataset.status)) settle(); else player.load(model.get("trace")); }
+
+  function settle() {
     const trace = model.get("trace");
-    if (root.dataset.status === "finished" && trace.steps.length >= player.trace().steps.length) {
-      while (waiting.length) player.push(waiting.shift());
-      player.renew(trace);
-    } else if (!running) player.load(trace);
+    if (!running && !waiting.length && trace.steps.length === player.trace().steps.length) player.renew(trace);
   }
 
   form.onsubmit = (event) => { event.preventDefault(); begin(); };

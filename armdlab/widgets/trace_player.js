@@ -1,6 +1,9 @@
 // Play a recorded run: every stream in its lane and, at the same time, every token in its place in the text.
 const LANES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8C6D00"];
 
+// A line break reads as its sign, and so does the end of a text, of which there are many behind it.
+const visible = (piece) => (piece === "<|endoftext|>" ? "∎" : piece.replace(/\n/g, "⏎"));
+
 function tracePlayer(root) {
   const facts = make(root, "div", { class: "facts" });
   const shown = {};
@@ -22,9 +25,7 @@ function tracePlayer(root) {
 
   let trace = { given: [], lanes: [], steps: [] }, at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
 
-  // A space at the edge of a token must be seen to be there; a line break reads as its sign.
-  const visible = (piece) => piece.replace(/\n/g, "⏎");
-  const percent = (p) => (p >= 0.995 ? "> 0.99" : p < 0.01 ? "< 0.01" : p.toFixed(2));
+  const percent = (p) => (p >= 0.995 ? "> 0.99" : p < 0.01 ? "< 0.01" : p.toFixed(2)), is = (p) => percent(p).replace(/^(?=\d)/, "= ");
 
   function load(next) {
     stop();
@@ -48,7 +49,7 @@ function tracePlayer(root) {
       if (piece !== null) { span.textContent = visible(piece); span.classList.add("given"); }
     });
     index();
-    show(trace.steps.length ? 0 : 0);
+    show(0);
   }
 
   function index() {
@@ -120,7 +121,7 @@ function tracePlayer(root) {
       if (piece !== null || (before && before.step < made.step)) { saw++; spans[other].classList.add("seen"); }
     });
     const others = (made.others || []).map(([piece, p]) => `“${visible(piece)}” ${percent(p)}`).join(", ");
-    said.textContent = `“${visible(made.piece)}” at position ${position}: made at step ${made.step + 1}, stream ${trace.lanes[position] + 1}, p = ${percent(Math.exp(made.log_prob))}; saw ${saw} earlier token${saw === 1 ? "" : "s"}.${others ? ` The likeliest there: ${others}.` : ""}`;
+    said.textContent = `“${visible(made.piece)}” at position ${position}: made at step ${made.step + 1}, stream ${trace.lanes[position] + 1}, p ${is(Math.exp(made.log_prob))}; saw ${saw} earlier token${saw === 1 ? "" : "s"}.${others ? ` The likeliest there: ${others}.` : ""}`;
   }
 
   function quiet() { spans.forEach((span) => span.classList.remove("seen")); }
