@@ -114,6 +114,30 @@ QUESTIONS = {
         "it has learnt to predict a token whose left neighbour is missing, from others that stand further off. Streams "
         "ask just that. Left to right never does.",
     ),
+    "how-often-it-stays": Question(
+        "abc",
+        "b",
+        "x is drafted with chance q(x) and then stays with chance min(1, p(x) / q(x)): together min(p(x), q(x)). "
+        "Summed: 0.25 + 0.25 + 0, the overlap of the two distributions.",
+    ),
+    "bad-drafter": Question(
+        "abc",
+        "b",
+        "the residual makes good whatever the drafter did, so the result is p for every q. What a bad drafter costs is "
+        "time: the overlap shrinks, drafts fail, and a call makes fewer tokens.",
+    ),
+    "last-of-a-window": Question(
+        "abc",
+        "c",
+        "if the last draft passes it is kept, if it fails it is redrawn: one token either way. All other drafts open "
+        "the way to those behind them.",
+    ),
+    "rows-for-calls": Question(
+        "abc",
+        "c",
+        "a verified call computes 3S + 1 = 25 rows and makes at most 8 tokens: more than 3 rows a token, where one "
+        "by one takes 2. Verification buys calls with rows, and never saves any.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

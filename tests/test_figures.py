@@ -7,7 +7,7 @@ import pytest
 import torch
 from strategies import random_tokens, tiny
 
-from armdlab import ARMD, GenerationOrder, checks, figures, lab, lesson_figures
+from armdlab import ARMD, GenerationOrder, acceptance_figures, checks, figures, lab, lesson_figures
 from armdlab.baselines import LeakyQuery
 from armdlab.masks import may_see
 from armdlab.model import sinusoids
@@ -62,6 +62,22 @@ def size(picture):
         (
             lambda: lesson_figures.table({"A": {"x": 1, "y": 4}, "B": {"x": 2, "y": 3}}, title="T", unit="nats"),
             "A table of nats, 2 by 2. x: best A, 1.00; y: best B, 3.00.",
+        ),
+        (
+            lambda: acceptance_figures.overlap(torch.tensor([0.5, 0.5, 0]), torch.tensor([0.25, 0.25, 0.5]), "abc"),
+            "p and q: kept, 0.50 in all, p only: drawn anew, 0.50, q only: refused, 0.50. a: p 0.50, q 0.25;",
+        ),
+        (
+            lambda: acceptance_figures.acceptance([(0, ["a", "b", "c"], ["a", "x"]), (2, ["c", "d"], ["c", "d"])], "T"),
+            "call by call: 3 kept, 1 drawn anew. Tokens made in call 1: 2 of 3; call 2: 2 of 2.",
+        ),
+        (
+            lambda: acceptance_figures.agreement(
+                torch.tensor([0.25, 0.75]),
+                {"plain": torch.tensor([0.5, 0.5]), "verified": torch.tensor([0.26, 0.74])},
+                "T",
+            ),
+            "share against exact chance. Off the diagonal by plain: at most 0.250; verified: at most 0.010",
         ),
     ],
 )

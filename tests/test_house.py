@@ -81,6 +81,8 @@ FRONT = {
     "stream_checks",
     "likelihood_checks",
     "curriculum_checks",
+    "acceptance_checks",
+    "acceptance_figures",
     "widgets",
     "lab",
     "checks",

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, checks, curriculum_checks, likelihood_checks, stream_checks
+from armdlab import GenerationOrder, acceptance_checks, checks, curriculum_checks, likelihood_checks, stream_checks
 from armdlab.baselines import LeakyMask
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
@@ -580,3 +580,105 @@ def test_judges_of_lesson_04_pass_right_answers():
     assert curriculum_checks.shuffled_order(
         lambda n, c, g: GenerationOrder.shuffled(n, c, generator=g).positions
     ).passed
+
+
+# ------------------------------------------------------------------------------------- the judges of lesson 06
+
+
+def right_acceptance(p, q):
+    return (p / q).clamp(max=1)
+
+
+def right_residual(p, q):
+    left = (p - q).clamp(min=0)
+    return left / left.sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda p, q: None, "nothing is returned yet"),
+        (lambda p, q: p / q, "you accept with p / q, which is above 1 where q drafts too seldom"),
+        (lambda p, q: (q / p).clamp(max=1), "you accept with min(1, q / p), the wrong way round"),
+        (lambda p, q: p, "you accept with p; a draft has come with chance q already"),
+        (torch.minimum, "you accept with min(p, q), the chance of drafting AND keeping x"),
+        (lambda p, q: torch.ones_like(p), "you accept every draft, so that texts are those of q"),
+        (lambda p, q: (p >= q).double(), "you refuse every draft that q makes too often; it may stay"),
+        (lambda p, q: right_acceptance(p, q) - 2, "must hold chances, from 0 to 1; yours are [-1.000, -1.000, -1.667]"),
+        (lambda p, q: 0.5 * right_acceptance(p, q), "the token that is kept has chances ["),
+        (lambda p, q: 0.5, "accept_probability returns one chance for each token, a tensor of shape (3,); yours is fl"),
+    ],
+)
+def test_judge_of_acceptance_names_the_mistake(function, sentence):
+    verdict = acceptance_checks.acceptance_rule(function, right_residual)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda p, q: None, "nothing is returned yet"),
+        (lambda p, q: p - q, "you do not clip p - q: where q is above p nothing is left"),
+        (lambda p, q: (p - q) / (p - q).sum(), "you divide p - q by its sum, which is 0; clip it at 0 first"),
+        (lambda p, q: (p - q).clamp(min=0), "you do not divide by the sum, so the residual does not sum to 1"),
+        (lambda p, q: p, "you draw from p; what q has drafted rightly is then made twice"),
+        (lambda p, q: q, "you draw from q again; its mistakes are then made twice"),
+        (lambda p, q: (p - q).abs() / (p - q).abs().sum(), "you take |p - q|: where q is above p"),
+        (lambda p, q: right_residual(q, p), "you have max(q - p, 0), the wrong way round"),
+        (lambda p, q: torch.ones_like(p), "residual must hold chances that sum to 1; yours are [1.000, 1.000, 1.000]"),
+        (lambda p, q: torch.ones_like(p) / len(p), "the token that is kept has chances [0.333, 0.333, 0.333]"),
+        (lambda p, q: right_residual(p, q)[:1], "residual returns one chance for each token, a tensor of shape (3,)"),
+    ],
+)
+def test_judge_of_residuals_names_the_mistake(function, sentence):
+    verdict = acceptance_checks.acceptance_rule(right_acceptance, function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_acceptance_passes_what_is_exact_and_keeps_as_much_as_it_can():
+    assert acceptance_checks.acceptance_rule(right_acceptance, right_residual).passed
+    by_overlap = acceptance_checks.acceptance_rule(
+        lambda p, q: torch.where(q > 0, torch.minimum(p, q) / q.clamp(min=1e-300), 1.0), right_residual
+    )
+    assert by_overlap.passed
+    idle = acceptance_checks.acceptance_rule(lambda p, q: 0 * p, lambda p, q: p)
+    assert not idle.passed
+    assert "the result is exact, but drafts stay with chance 0.00 only, and 0.60 is possible" in idle.sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda a: None, "nothing is returned yet"),
+        (lambda a: a.cumprod(0).sum(), "you count the drafts that pass, and the one that failed is redrawn"),
+        (lambda a: 1 + a.cumprod(0).sum(), "you count one token too many: behind 3 drafts that pass this judge draws"),
+        (lambda a: a.sum(), "you add the chances as if each draft counted alone; it counts only if"),
+        (lambda a: 1 + a[:-1].sum(), "you add the chances as if each draft counted alone, and the redrawn token"),
+        (lambda a: 1 + a.sum(), "yours is one plus the sum of the chances"),
+        (lambda a: (a.mean() ** torch.arange(len(a))).sum(), "you take the mean chance for all drafts"),
+        (lambda a: 1 + a[1:].cumprod(0).sum(), "you leave the first draft out; the LAST one is without weight"),
+        (lambda a: a.prod(), "yours is the chance that the whole window passes"),
+        (lambda a: len(a) * a.prod(), "yours is W times the chance that the whole window passes"),
+        (lambda a: a, "return one number; yours is a tensor of shape (3,)"),
+        (lambda a: "2", "for chances [0.5, 0.8, 0.3] a call makes 1.9000 tokens in the mean; yours is 2.0000"),
+        (lambda a: [1.9], "return one number; yours is list"),
+    ],
+)
+def test_judge_of_tokens_per_call_names_the_mistake(function, sentence):
+    verdict = acceptance_checks.tokens_per_call(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judge_of_tokens_per_call_passes_a_tensor_and_a_loop():
+    assert acceptance_checks.tokens_per_call(lambda a: 1 + a[:-1].cumprod(0).sum()).passed
+
+    def by_loop(a):
+        made, goes_on = 0.0, 1.0
+        for chance in a.tolist():
+            made, goes_on = made + goes_on, goes_on * chance
+        return made
+
+    assert acceptance_checks.tokens_per_call(by_loop).passed

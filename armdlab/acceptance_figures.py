@@ -1,0 +1,110 @@
+"""Which drafts stay, what is drawn anew, and does the right distribution come out? (pictures of lesson 06)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
+
+KEPT, REDRAWN, REFUSED = PALETTE[0], PALETTE[1], PAPER
+
+
+def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8) -> Picture:
+    """Why the rule is exact: what p and q share is kept, what p has more is drawn anew.
+
+    Args:
+        p: float (V,), chances of the judge.
+        q: float (V,), chances of the drafter.
+        words: V words.
+        shown: how many words are drawn, those that p or q holds likeliest.
+    """
+    both, surplus, excess = p.minimum(q), (p - q).clamp(min=0), (q - p).clamp(min=0)
+    likeliest = p.maximum(q).topk(min(shown, len(p))).indices.tolist()
+    figure = Figure(figsize=(8.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for x, v in enumerate(likeliest):
+        low, more, less = float(both[v]), float(surplus[v]), float(excess[v])
+        axes.bar(x, low, color=KEPT, edgecolor=INK, linewidth=0.6)
+        axes.bar(x, more, bottom=low, color=REDRAWN, edgecolor=INK, linewidth=0.6)
+        axes.bar(x, less, bottom=low, color=REFUSED, edgecolor=INK, linewidth=0.6, hatch="///")
+    axes.set_xticks(range(len(likeliest)), [words[v] for v in likeliest], fontsize=9)
+    labels = {
+        f"p and q: kept, {float(both.sum()):.2f} in all": (KEPT, ""),
+        f"p only: drawn anew, {float(surplus.sum()):.2f}": (REDRAWN, ""),
+        f"q only: refused, {float(excess.sum()):.2f}": (REFUSED, "///"),
+    }
+    handles = [Rectangle((0, 0), 1, 1, facecolor=face, hatch=hatch, edgecolor=INK) for face, hatch in labels.values()]
+    axes.legend(handles, labels, fontsize=8, frameon=False)
+    _dress(axes, "One draft, all tokens: what is refused (hatched) is as much as is drawn anew (orange)", "chance")
+    said = "; ".join(f"{words[v]}: p {p[v]:.2f}, q {q[v]:.2f}" for v in likeliest[:4])
+    return Picture.of(figure, f"Bars of chances, p against q. {', '.join(labels)}. {said}.")
+
+
+def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str) -> Picture:
+    """Call by call: which drafts were kept, which one was drawn anew, which are judged again.
+
+    Args:
+        calls: of each call the first rank of its window, the drafts, and the tokens that it made: all drafts that
+            passed, and the redrawn one behind them, if one failed.
+        title: of the figure.
+    """
+    start, stop = calls[0][0], max(first + len(drafts) for first, drafts, _ in calls)
+    figure = Figure(figsize=(1.6 + 0.8 * (stop - start), 1.2 + 0.46 * len(calls)), layout="constrained")
+    axes = figure.subplots()
+    n_kept = n_redrawn = 0
+    for y, (first, drafts, made) in enumerate(calls):
+        for k, draft in enumerate(drafts):
+            is_kept = k < len(made) and made[k] == draft
+            is_redrawn = k < len(made) and not is_kept
+            n_kept, n_redrawn = n_kept + is_kept, n_redrawn + is_redrawn
+            face = KEPT if is_kept else REDRAWN if is_redrawn else FAINT
+            x = first - start + k
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1.5))
+            text = f"not {draft}\n{made[k]}" if is_redrawn else f"{draft}?" if face == FAINT else draft
+            axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=INK)
+    axes.set_xlim(-0.5, stop - start - 0.5)
+    axes.set_ylim(len(calls) - 0.5, -0.5)
+    axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)
+    _dress(axes, f"{title}: kept (blue), drawn anew (orange, with not), judged again (grey, with ?)", "call")
+    axes.set_xticks(range(0, stop - start, 4), range(start, stop, 4))
+    axes.set_yticks(range(len(calls)), range(1, len(calls) + 1))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    made = "; ".join(f"call {y}: {len(tokens)} of {len(d)}" for y, (_, d, tokens) in enumerate(calls, 1))
+    return Picture.of(
+        figure, f"Windows of drafts, call by call: {n_kept} kept, {n_redrawn} drawn anew. Tokens made in {made}."
+    )
+
+
+def agreement(exact: Tensor, shares: Mapping[str, Tensor], title: str) -> Picture:
+    """Whether samples have the distribution that they should: a dot for each text, on the diagonal if so.
+
+    Args:
+        exact: float (texts,), chances by the chain rule.
+        shares: name of a way to write -> float (texts,), share of the samples that are this text.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    axes = figure.subplots()
+    top = float(max(exact.max(), *(share.max() for share in shares.values())))
+    axes.plot([0, top], [0, top], color=INK, linewidth=0.8, linestyle="--", label="equal")
+    for (name, share), colour, mark in zip(shares.items(), (PALETTE[6], PALETTE[5]), "so", strict=True):
+        axes.scatter(exact, share, s=16, color=colour, marker=mark, label=name)
+    axes.set_xlabel("exact chance of a text, one token after another", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _dress(axes, title, "share of samples")
+    said = "; ".join(f"{name}: at most {float((share - exact).abs().max()):.3f}" for name, share in shares.items())
+    return Picture.of(figure, f"Dots of {len(exact)} texts, share against exact chance. Off the diagonal by {said}.")
+
+
+def _dress(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.set_ylabel(unit, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.set_facecolor(PAPER)
+    axes.spines[["top", "right"]].set_visible(False)
