@@ -91,11 +91,11 @@ def agreement(exact: Tensor, shares: Mapping[str, Tensor], title: str) -> Pictur
     """
     figure = Figure(figsize=(8.5, 3.8), layout="constrained")
     axes = figure.subplots()
-    top = float(max(exact.max(), *(share.max() for share in shares.values())))
-    axes.plot([0, top], [0, top], color=INK, linewidth=0.8, linestyle="--", label="equal")
+    axes.plot([1e-4, 1], [1e-4, 1], color=INK, linewidth=0.8, linestyle="--", label="equal")
     for (name, share), colour, mark in zip(shares.items(), (PALETTE[6], PALETTE[5]), "so", strict=True):
         axes.scatter(exact, share, s=16, color=colour, marker=mark, label=name)
-    axes.set_xlabel("exact chance of a text, one token after another", fontsize=9, color=INK)
+    axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1))
+    axes.set_xlabel("exact chance of a text, one token after another (from 0.0001)", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _dress(axes, title, "share of samples")
     said = "; ".join(f"{name}: at most {float((share - exact).abs().max()):.3f}" for name, share in shares.items())

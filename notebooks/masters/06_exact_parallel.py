@@ -1,0 +1,459 @@
+# %% [markdown]
+# # 06 Exact and parallel
+#
+# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 04](04_permutation_training.ipynb) · [all lessons](README.md)
+#
+# After this lesson you will be able to
+#
+# - **write** the rule that keeps or redraws a draft, and say in four lines why it is exact;
+# - **run** verified decoding, in which ARMD drafts and judges in one and the same network call;
+# - **decide** when it pays, by counting calls and rows.
+#
+# You need: [lesson 01](01_masking_is_an_order.ipynb) for orders, [lesson 03](03_one_pass_likelihood.ipynb) for prices. Words that are new stand in the [glossary](README.md#glossary).
+
+# %%
+try:
+    import armdlab.lab as lab
+except ModuleNotFoundError:  # in Colab: install once, and leave what is preinstalled as it is
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{REPOSITORY}"], check=True)
+    import armdlab.lab as lab
+
+lab.start("06")
+
+# %% [markdown]
+# ## Where we are going
+#
+# Streams make several tokens in one network call, and pay for it: tokens of a block cannot see each other, so they may not agree.
+# *Verified decoding* makes them together and then checks them: what does not pass is drawn anew. Its texts have **exactly** the
+# distribution of making each token alone. Here is a tale of the shipped model, and the calls that three ways to write it need.
+
+# %%
+import itertools
+
+import torch
+
+from armdlab import (
+    ARMD,
+    ARMDConfig,
+    GenerationOrder,
+    acceptance_figures,
+    decode_steps,
+    generate,
+    lesson_figures,
+    speculative,
+)
+from armdlab import acceptance_checks as checks
+from armdlab.objectives import nll
+from armdlab.sampling import Sampler
+
+tales = lab.load("tales")
+model, N, end = tales.model, 160, tales.tokenizer.end_of_text
+
+# %%
+text = generate(model, length=N, streams=4, verify=True, seed=0)
+print(tales.tokenizer.decode([token for token in text[0].tolist() if token != end]))
+
+# %%
+ways = {"one by one": {}, "4 streams": {"streams": 4}, "4 streams, verified": {"streams": 4, "verify": True}}
+n_calls = {name: float(len(list(decode_steps(model, length=N, seed=0, **how)))) for name, how in ways.items()}
+n_calls["4 streams, verified"] += 1  # the first call only drafts, and makes nothing
+lab.report(**{name.replace(",", ""): f"{count:.0f} network calls" for name, count in n_calls.items()})
+lesson_figures.bars(n_calls, title="A row of 160 tokens", x="network calls")
+
+# %% [markdown]
+# ## 1. What plain streams lose
+#
+# Take a world that can be counted: 3 tokens, texts of 4, so 81 texts. Two streams make the heads 0 and 2 first, one at a time, and then
+# the tokens 1 and 3 *together*. Both ways below make tokens in the same order of ranks; they differ in one thing, whether
+# token 3 may see token 1. Each way has an exact price for each text (lesson 03), so their distributions can be compared:
+# the *total variation* is half the sum of $|p - p'|$ over all texts, the largest difference of chance that any event can have.
+
+
+# %%
+def opinionated():
+    model = ARMD(ARMDConfig(vocab_size=3, max_length=4, n_layer=2, n_head=2, d_model=16)).eval()
+    with torch.no_grad():
+        for weight in model.layers.parameters():
+            weight.mul_(6.0)
+        model.embedding.weight.mul_(100.0)
+        model.head.weight.mul_(20.0)
+    return model
+
+
+def exact(order):
+    with torch.no_grad():
+        return nll(small, world, order, "none").double().sum(-1).neg().exp()
+
+
+# %%
+small, world = opinionated(), torch.tensor(list(itertools.product(range(3), repeat=4)))
+streams = GenerationOrder.strided(4, 2)
+one_by_one = GenerationOrder(streams.positions, range(4))
+lab.report(ranks_at=streams.positions.tolist(), blocks_of_streams=streams.blocks.tolist())
+in_turn, together = exact(one_by_one), exact(streams)
+variation = float((in_turn - together).abs().sum() / 2)
+lab.report(sum_in_turn=float(in_turn.sum()), sum_together=float(together.sum()), total_variation=variation)
+
+# %% [markdown]
+# Both are honest distributions, and not the same one. No better sampler can help: `together` is what plain streams *are*. We want their
+# parallelism and the other distribution.
+#
+# ## 2. Accept, or draw from what is left
+#
+# One token first. We have a *draft* $x$, drawn from some $q$ over the vocabulary, and want a token drawn from $p$. Two moves:
+#
+# - **accept**: keep $x$ with chance $a(x) = \min\big(1, p(x) / q(x)\big)$;
+# - **residual**: else draw anew from $r(y) = \max\big(p(y) - q(y), 0\big) \,/\, \sum_v \max\big(p(v) - q(v), 0\big)$.
+#
+# Why is the token that is kept distributed as $p$? Four short steps.
+#
+# 1. $y$ is drafted *and* kept with chance $q(y)\, a(y) = \min\big(q(y), p(y)\big)$.
+# 2. Some draft is refused with chance $R = 1 - \sum_v \min(q(v), p(v))$. As $p$ sums to 1, this is $\sum_v \max(p(v) - q(v), 0)$.
+# 3. So $y$ comes out of the residual with chance $R \cdot r(y) = \max\big(p(y) - q(y), 0\big)$: the sum cancels.
+# 4. Together $\min(q, p) + \max(p - q, 0) = p(y)$: where $q$ is above $p$, it is $p + 0$; elsewhere it is $q + (p - q)$.
+#
+# Nothing was assumed about $q$.
+#
+# **Let $p = (0.5, 0.5, 0)$ and $q = (0.25, 0.25, 0.5)$. How often does a draft stay?**
+#
+# - **a** a quarter of the time
+# - **b** half of the time
+# - **c** three quarters of the time
+
+# %%
+lab.predict("how-often-it-stays", guess="a")
+
+# %% [markdown]
+# ### Exercise 1: the acceptance rule
+#
+# **Medium, 10 minutes.** Why it matters: each of these two lines has a plausible wrong form whose texts look fine, and only their
+# distribution is off. Given `p` and `q`, both float64 of shape `(V,)`, return $a$ and $r$, each of shape `(V,)`. Tokens that $q$ never drafts
+# need no care. The judge enumerates all drafts.
+
+
+# %%
+def accept_probability(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    ### BEGIN SOLUTION
+    ### STUB: return None  # your code
+    return (p / q).clamp(max=1)
+    ### END SOLUTION
+
+
+def residual(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    ### BEGIN SOLUTION
+    ### STUB: return None  # your code
+    left = (p - q).clamp(min=0)
+    return left / left.sum()
+    ### END SOLUTION
+
+
+# %%
+first = checks.acceptance_rule(accept_probability, residual)
+first
+
+# %% [markdown]
+# <details><summary>Hint 1</summary><code>.clamp(max=1)</code> and <code>.clamp(min=0)</code> are min(1, .) and max(., 0).</details>
+# <details><summary>Hint 2</summary>The residual is a distribution: divide by what is left in all, after the clamp.</details>
+# <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
+#
+# **We replace the drafter by a bad one: all tokens equally likely, always. What happens to verified texts?**
+#
+# - **a** they get worse
+# - **b** their distribution stays as it is, and they come more slowly
+# - **c** nothing at all
+
+# %%
+lab.predict("bad-drafter", guess="a")
+
+# %%
+p = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [0.01, 0.09, 0.9]}.items():
+    q = torch.tensor(q, dtype=torch.float64)
+    stays, left = q * (p / q).clamp(max=1), (p - q).clamp(min=0)
+    result = stays + (1 - stays.sum()) * left / left.sum()
+    print(
+        f"{name} drafter: a draft stays with chance {stays.sum():.2f}, the result is {[round(v, 12) for v in result.tolist()]}"
+    )
+
+# %% [markdown]
+# **Break it:** take `p` in place of `left / left.sum()` in the cell above: draw anew from $p$ itself. Now tokens that were drafted rightly
+# are made twice as readily, and the result depends on the drafter.
+#
+# ## 3. A network that judges itself
+#
+# Now whole texts. Where do $p$ and $q$ come from? The chain rule of the one-by-one order asks for
+# $p_n = p(\cdot \mid \text{all ranks below } n)$. A block of plain streams offers $q_n = p(\cdot \mid \text{ranks below the block})$, for several $n$ at once.
+# Any model of streams gives these $q$ in one call. ARMD also gives the $p$ of all drafts in **one** call, since it scores any order
+# in one pass. An AR model could not: in the strided order its left context has holes.
+#
+# Better still, one pass does both. With a *frontier* $f$ below which all is final, and windows of $W$ drafts, ask for this order:
+# ranks below $f + W$ are blocks of their own, the $W$ ranks behind them are one block. The first $W$ answers from $f$ on are $p$ for the drafts that
+# stand there, the next $W$ are $q$ for the next drafts. (In the code $W$ is called `window`.)
+
+
+# %%
+def chances(text, order, known, window, choose):
+    """One pass, by rank: the first `known` ranks one by one, then window as one block."""
+    ranks = torch.arange(order.length)
+    asked = GenerationOrder(order.positions, ranks - (ranks - known).clamp(0, window - 1))
+    return choose.probabilities(model(text, asked)[0, order.positions])
+
+
+# %% [markdown]
+# The rest is bookkeeping. If draft 3 of a window fails, drafts 1 and 2 are final, the redrawn token is final, and the window moves on by 3. The
+# drafts behind the failed one were **not judged**, so nobody knows more about them than that each is a draw from its $q$. That is all the proof
+# above asks for; they are judged again in the next call, against a $p$ that sees the redrawn token. A draft that
+# *was* judged and refused must never come back: given that it failed, it is no draw from $q$ any more.
+
+
+# %%
+@torch.no_grad()
+def verified(order, window, choose):
+    text, f = torch.zeros(1, order.length, dtype=torch.long), 0
+    q = chances(text, order, 0, window, choose)[:window]
+    drafts = choose.draw(q)
+    while f < order.length:
+        n = min(window, order.length - f)  # drafts to judge
+        at, each, x = order.positions[f : f + n], torch.arange(n), drafts[:n]
+        text[0, at] = x
+        both = chances(text, order, f + n, window, choose)
+        p = both[f : f + n]
+        passes = choose.uniform((window,))[:n] * q[each, x] < p[each, x]  # u < p / q
+        n_passed = int(passes.int().cumprod(0).sum())
+        failed = min(n_passed, n - 1)
+        redrawn = choose.draw((p[failed] - q[failed]).clamp(min=0))
+        if n_passed < n:
+            text[0, at[failed]] = redrawn
+        n_new = min(n_passed + 1, n)
+        yield f, x.tolist(), text[0, at[:n_new]].tolist(), p, q[:n]
+        q_further = both[(f + n + torch.arange(window)).clamp(max=order.length - 1)]
+        q = torch.cat([q[:n], q_further])[n_new : n_new + window]
+        drafts = torch.cat([x, choose.draw(q_further)])[n_new : n_new + window]
+        f += n_new
+
+
+# %% [markdown]
+# Find the two lines of exercise 1 in it. It writes with full passes, nothing kept from call to call. The package keeps keys,
+# values and prefix, judges all rows of a batch at once, and follows the very same rule: from the same seed it writes the same text.
+
+# %%
+order = GenerationOrder.strided(N, 4)
+calls = list(verified(order, 4, Sampler(seed=0)))
+written = torch.tensor([token for _, _, made, _, _ in calls for token in made])
+same = int((text[0, order.positions] == written).sum())
+lab.report(calls=len(calls) + 1, tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
+
+
+# %%
+def word(token):
+    return "(end)" if token == end else tales.tokenizer.decode([token]).strip() or "_"
+
+
+shown = [(f, [word(t) for t in drafts], [word(t) for t in made]) for f, drafts, made, _, _ in calls[24:34]]
+lab.report(tokens_made_in_these_calls=[len(made) for _, _, made in shown])
+acceptance_figures.acceptance(shown, "Ten calls from the middle of the text")
+
+# %% [markdown]
+# Read it downwards: grey drafts appear again one row below, now in front. Now take one refused draft, the one whose
+# chance to stay was nearest to a half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
+
+# %%
+refused = [
+    (p[len(made) - 1], q[len(made) - 1], d[len(made) - 1], made[-1])
+    for _, d, made, p, q in calls
+    if made[-1] != d[len(made) - 1]
+]
+p, q, draft, token = min(refused, key=lambda case: abs(float(case[0].minimum(case[1]).sum()) - 0.5))
+lab.report(drafted=word(draft), drawn_anew=word(token), chance_to_stay=float(p.minimum(q).sum()))
+acceptance_figures.overlap(p, q, [word(v) for v in range(len(p))])
+
+# %% [markdown]
+# The same in the package, for a batch with a frontier in each row. Look for `passes`, `left` and `redrawn`:
+
+# %%
+lab.show_source(speculative.verified_steps)
+
+# %%
+lab.show_source(speculative._State.judge)
+
+# %% [markdown]
+# ## 4. Believe the counts
+#
+# Back to the small world, where all chances are known. 40,000 texts by plain streams, 40,000 verified; beside them the exact chances
+# of one by one. *Chi-square* adds up (seen - expected)^2 / expected over all texts; if the distribution is right, it lies near the number of
+# texts, give or take a few times the square root of twice that number.
+
+
+# %%
+def shares(**how):
+    counts, powers = torch.zeros(len(world)), 3 ** torch.arange(3, -1, -1)
+    for seed in range(10):
+        texts = generate(small, length=4, streams=2, batch_size=4000, seed=seed, **how)
+        counts += torch.bincount((texts * powers).sum(-1), minlength=len(world))
+    return counts / counts.sum()
+
+
+def chi_square(share, n=40_000):
+    often = n * in_turn >= 5  # the rare texts are counted together, as one
+    seen, expected = (torch.cat([v[often], v[~often].sum()[None]]) * n for v in (share.double(), in_turn))
+    return float(((seen - expected).square() / expected.clamp(min=1e-9)).sum()), int(often.sum()) + 1
+
+
+# %%
+both = {"plain streams": shares(), "verified": shares(verify=True)}
+for name, share in both.items():
+    statistic, kinds = chi_square(share)
+    print(
+        f"{name}: chi-square {statistic:.0f} over {kinds} kinds of texts, total variation {(share - in_turn).abs().sum() / 2:.4f}"
+    )
+acceptance_figures.agreement(in_turn, both, "40,000 texts of the small world")
+
+# %% [markdown]
+# ## 5. How many tokens a call makes
+#
+# A call makes the drafts that pass in a row, and one more: the redrawn one. If all $W$ pass, it makes $W$.
+#
+# **Which draft of a window of four has no influence on the number of tokens that this call makes?**
+#
+# - **a** none, all have
+# - **b** the first, since a call makes one token at least
+# - **c** the last
+
+# %%
+lab.predict("last-of-a-window", guess="a")
+
+# %% [markdown]
+# ### Exercise 2: tokens in a call
+#
+# **Medium, 8 minutes.** Why it matters: this number is the speed, in calls. Given `a` of shape `(W,)`, the chance that draft 1, 2, .. W passes, each
+# *given that all drafts before it passed*, return the expected number of tokens that the call makes. The chance that at least
+# $k$ tokens are made is all you need: the expectation is its sum over $k = 1 \dots W$.
+
+
+# %%
+def tokens_per_call(a: torch.Tensor) -> torch.Tensor:
+    ### BEGIN SOLUTION
+    ### STUB: return None  # your code
+    return 1 + a[:-1].cumprod(0).sum()
+    ### END SOLUTION
+
+
+# %%
+second = checks.tokens_per_call(tokens_per_call)
+second
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>One token is made for certain. A second one is made if draft 1 passed, a third if 1 and 2 passed.</details>
+# <details><summary>Hint 2</summary><code>a.cumprod(0)</code> holds the chances that the first 1, 2, .. W drafts all pass. One of them is not needed.</details>
+# <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
+#
+# Now measure. The package writes 16 rows for each number of streams, at two temperatures. From how many tokens each
+# call made, the chance to pass at each place of the window can be read off, given that the drafts before it passed.
+
+
+# %%
+def tokens_of_calls(streams, temperature, rows=16):
+    """Of each row, the tokens that its calls made; 0 where a row was done already."""
+    how = {"streams": streams, "verify": True, "temperature": temperature, "seed": 0, "batch_size": rows}
+    return torch.stack([(step.positions != -1).sum(-1) for step in decode_steps(model, length=N, **how)], 1)
+
+
+measured, passing = {}, {}
+for temperature in (1.0, 0.7):
+    for S in (2, 4, 8):
+        made = tokens_of_calls(S, temperature)
+        whole = made[:, :-1][made[:, 1:] > 0]  # the last window of a row may be cut short
+        at_least = torch.tensor([(whole >= k).double().mean() for k in range(1, S + 1)])
+        measured[S, temperature] = N / (float((made > 0).sum(-1).double().mean()) + 1)
+        passing[S, temperature] = at_least[1:] / at_least[:-1]
+
+# %%
+for (S, temperature), rate in measured.items():
+    listed = " ".join(f"{chance:.2f}" for chance in passing[S, temperature].tolist())
+    print(
+        f"S = {S}, temperature {temperature}: {rate:.2f} tokens a call; all drafts but the last pass with chance {listed}"
+    )
+curves = {
+    f"S = {S}, temperature {t}": [(k + 1, float(chance)) for k, chance in enumerate(passing[S, t])]
+    for S, t in passing
+    if S > 2
+}
+lesson_figures.lines(curves, title="Does draft k pass, if those before it did?", x="place k in the window", y="chance")
+
+# %% [markdown]
+# Look along a curve. The first drafts of a window have often been judged before, or stand behind one that failed: they were drawn in sight
+# of a token that is no longer there. Later ones come after drafts that passed, so the drafter saw the right
+# context, and is right more often, as a rule. And look across: a wider window has more such chances to fail. More streams are not always faster.
+#
+# (The rows are padded with end-of-text to 160 tokens, and padding is easy; a figure for running text would be lower.)
+#
+# ## 6. When it pays
+#
+# A call has a price, and there are two ways to count it. **Rows**: what the network computes for one text. Plain streams put
+# $S$ new tokens into rows of evidence and ask for $S$ targets: 2 rows a token, as one by one. A verified call reads the last final token and $W = S$ drafts,
+# judges $S$ and drafts $S$: $3S + 1$ rows. **Calls**: each call reads all weights from memory, however few its rows.
+#
+# **On a machine whose time is proportional to rows: how does verified decoding with $S = 8$ compare with one by one, at best?**
+#
+# - **a** 8 times as fast
+# - **b** just as fast
+# - **c** slower
+
+# %%
+lab.predict("rows-for-calls", guess="a")
+
+# %%
+ledger = {"one by one": (N, 2 * N)}
+for S in (2, 4, 8):
+    plain, checked = S + N // S - 1, N / measured[S, 1.0]
+    ledger |= {f"{S} streams": (plain, 2 * N), f"{S} streams verified": (checked, (3 * S + 1) * checked)}
+for name, (n_calls, n_rows) in ledger.items():
+    print(f"{name}: {n_calls:.1f} calls, {n_rows:.0f} rows")
+
+# %%
+saved = {name: N / n_calls for name, (n_calls, _) in ledger.items()}
+extra = {name: n_rows / (2 * N) for name, (_, n_rows) in ledger.items()}
+lab.report(verified_ever_takes_fewer_rows_than_one_by_one=any(v < 1 for name, v in extra.items() if "verified" in name))
+lesson_figures.lines(
+    {
+        "plain streams": [(extra[f"{S} streams"], saved[f"{S} streams"]) for S in (2, 4, 8)],
+        "verified": [(extra[f"{S} streams verified"], saved[f"{S} streams verified"]) for S in (2, 4, 8)],
+    },
+    title="S = 2, 4, 8: calls saved, rows paid (temperature 1)",
+    x="rows, times one by one",
+    y="calls saved, times",
+    levels={"one by one": 1.0},
+)
+
+# %% [markdown]
+# Plain streams save calls and pay no rows for it; they pay in agreement. Verified decoding pays in rows and keeps the distribution. So it pays
+#
+# - where a call costs much the same for 2 rows as for 25: few texts at a time, a large model, weights that must be fetched from memory;
+# - where drafts pass often: text that is easy to foresee, tokens that depend little on those made with them;
+# - and not in large batches, where the machine is busy with rows already.
+#
+# How many *seconds* that is on your machine is a matter for measuring, not for counting:
+# `python tests/benchmarks/decoding.py quality` times plain, verified and gated decoding of this model, and judges their tales.
+#
+# ## What to be able to say aloud
+#
+# - Plain streams have an exact distribution, and it is another one than that of one by one.
+# - Keep a draft with chance $\min(1, p/q)$, else draw from what $q$ left of $p$. What is kept has distribution $p$, whatever $q$ was.
+# - The drafter decides the speed, never the distribution. A draft stays with chance $\sum \min(p, q)$.
+# - Drafts behind a failed one are still draws from their $q$, so they may be judged again; a refused one never.
+# - ARMD scores any order in one pass. So drafter and judge are one network, and one call does both.
+# - Verification buys calls with rows.
+#
+# ## In the papers, and what we simplified
+#
+# The ARMD paper (Karami and Ghodsi, arXiv 2601.16971) writes in plain streams, section 3.3; verified decoding is not in it. The rule of
+# exercise 1 is *speculative decoding* of AR models: Leviathan, Kalman and Matias (2023) and Chen et al. (2023), who draft with a second, small
+# model. That a model of any order can draft and judge by itself is *any-subset speculative decoding* (Guo and Ermon, 2025); here it runs on
+# strided streams, in batches, and with a cache of keys, values and prefix. Leviathan's judge draws one token more when all drafts pass; ours does not, as
+# the next window is drafted already. `verified` above recomputes everything at each call and would be slow; read `armdlab/speculative.py` for how not to.
+
+# %%
+lab.finish("06", the_acceptance_rule=first, tokens_in_a_call=second)
