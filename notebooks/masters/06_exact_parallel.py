@@ -174,9 +174,8 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
     q = torch.tensor(q, dtype=torch.float64)
     stays, left = q * (p / q).clamp(max=1), (p - q).clamp(min=0)
     result = stays + (1 - stays.sum()) * left / left.sum()
-    print(
-        f"{name} drafter: a draft stays with chance {stays.sum():.2f}, the result is {[round(v, 12) for v in result.tolist()]}"
-    )
+    shown = [round(chance, 12) for chance in result.tolist()]
+    print(f"{name} drafter: a draft stays with chance {stays.sum():.2f}, the result is {shown}")
 
 # %% [markdown]
 # **Break it:** take `p` in place of `left / left.sum()` in the cell above: draw anew from $p$ itself. Now tokens that were drafted rightly
@@ -306,9 +305,8 @@ def chi_square(share, n=40_000):
 both = {"plain streams": shares(), "verified": shares(verify=True)}
 for name, share in both.items():
     statistic, kinds = chi_square(share)
-    print(
-        f"{name}: chi-square {statistic:.0f} over {kinds} kinds of texts, total variation {(share - in_turn).abs().sum() / 2:.4f}"
-    )
+    variation = (share - in_turn).abs().sum() / 2
+    print(f"{name}: chi-square {statistic:.0f} over {kinds} kinds of texts, total variation {variation:.4f}")
 acceptance_figures.agreement(in_turn, both, "40,000 texts of the small world")
 
 # %% [markdown]
@@ -392,9 +390,7 @@ for temperature in (1.0, 0.7):
 
 for (S, temperature), rate in measured.items():
     listed = " ".join(f"{chance:.2f}" for chance in passing[S, temperature].tolist())
-    print(
-        f"S = {S}, temperature {temperature}: {rate:.2f} tokens a call; all drafts but the last pass with chance {listed}"
-    )
+    print(f"S = {S}, temperature {temperature}: {rate:.2f} tokens a call; drafts pass with chance {listed}")
 curves = {
     f"S = {S}, temperature {t}": [(k + 1, float(chance)) for k, chance in enumerate(passing[S, t])]
     for S, t in passing
