@@ -85,6 +85,9 @@ def gated_steps(
 ) -> Iterator[DecodeStep]:
     """One network call a step for the next token of every stream; the gate decides which of them stay.
 
+    Streams stay in step: none goes on to its next place before all have filled this one. Left to run ahead, they write
+    in orders that no strided lesson has taught, and the texts fall apart (tests/benchmarks/README.md).
+
     Slots of the cache are text positions, since nobody knows the order in which they will be made: a row of X or G that
     was not committed is written over by the next try. The rows G of a step see each other, as in training, also those
     that then wait; what was seen is what is cached.
@@ -120,7 +123,7 @@ def gated_steps(
     with_bos = not known
     while True:
         lane_at = lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)).squeeze(-1)  # (B, S)
-        is_waiting = lane_at != DONE
+        is_waiting = _in_step(place, lane_at != DONE)
         at = lane_at.clamp(max=N - 1)
         x_slots = torch.where(is_real[:, with_bos:], newest + 1, nowhere)
         if with_bos:
@@ -160,6 +163,13 @@ def gated_steps(
                 each[stay] for each in (text, place, seen_x, seen_g, newest, is_real)
             )
             cache.keep(stay)
+
+
+def _in_step(place: Tensor, is_open: Tensor) -> Tensor:
+    """Streams that may write now: those that are furthest behind; heads one by one. So the model has learnt it."""
+    behind = is_open & (place == place.masked_fill(~is_open, DONE).min(-1, keepdim=True).values)
+    is_head = behind & (place == 0)
+    return torch.where(is_head.any(-1, keepdim=True), is_head & (is_head.cumsum(-1) == 1), behind)
 
 
 def _lanes(to_write: Tensor, streams: int) -> Tensor:

@@ -63,6 +63,11 @@ class Sampler:
         """
         on_device = logits.device
         logits = logits.to(self.device, torch.float64)
+        if self.temperature == 1 and given is None:  # what is drawn from tells the log-probability, too
+            p = logits.softmax(-1)
+            tokens = self.draw(self.truncate(p))
+            log_probs = p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+            return tokens.to(on_device), log_probs.to(on_device if self.device == on_device else "cpu")
         tokens = logits.argmax(-1) if self.temperature == 0 else self.draw(self.probabilities(logits))
         if given is not None:
             given = given.to(self.device)
