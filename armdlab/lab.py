@@ -21,6 +21,7 @@ LESSONS = {
     "02": "Strictly causal",
     "03": "One-pass likelihood",
     "04": "Permutation training",
+    "05": "Parallel streams",
     "06": "Exact and parallel",
 }
 

@@ -245,6 +245,36 @@ def orders(positions: Tensor, rows: Sequence[str], title: str) -> Picture:
     )
 
 
+def lanes(values: Tensor, streams: int, *, title: str, unit: str) -> Picture:
+    """One number for each position of a row, a line a stream: more in one colour, less in the other.
+
+    Args:
+        values: float (N,), in text order; S must divide N.
+        streams: S.
+        title: of the figure.
+        unit: of the values.
+    """
+    grid = values.view(streams, -1)
+    figure = Figure(figsize=(10, 1.2 + 0.38 * streams), layout="constrained")
+    axes = figure.subplots()
+    size = float(grid.abs().max()) or 1.0
+    image = axes.imshow(grid.numpy(), cmap="PuOr_r", vmin=-size, vmax=size, aspect="auto", interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(unit, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    sums = grid.sum(-1).tolist()
+    axes.set_yticks(range(streams), [f"stream {s + 1}: {total:+.1f}" for s, total in enumerate(sums)], fontsize=8)
+    axes.set_xlabel("place in the stream; 0 is its head", fontsize=9, color=INK)
+    _dress(axes, title, "")
+    dearest = int(values.argmax())
+    listed = "; ".join(f"stream {s + 1} {total:+.2f}" for s, total in enumerate(sums))
+    return Picture.of(
+        figure,
+        f"A line of cells for each stream, coloured by {unit}. In sum: {listed}. "
+        f"The most is {float(values.max()):.2f}, at position {dearest}.",
+    )
+
+
 def table(values: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -> Picture:
     """A table of figures, coloured by column from the best (light) to the worst.
 

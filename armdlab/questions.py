@@ -114,6 +114,30 @@ QUESTIONS = {
         "it has learnt to predict a token whose left neighbour is missing, from others that stand further off. Streams "
         "ask just that. Left to right never does.",
     ),
+    "fewest-steps": Question(
+        "abc",
+        "b",
+        "S + 160/S - 1 is 27 for 8, 25 for 10, and 160 for 160. Each stream has a head that is made alone, so many "
+        "short streams wait for their heads, and few long ones for their ends.",
+    ),
+    "agreeing-coins": Question(
+        "abc",
+        "b",
+        "neither sees the other, so the best that each can do is to draw from its own 1/2, and two such draws agree "
+        "half the time. The loss is ln 2 nats, and no training takes it away.",
+    ),
+    "rows-with-a-cache": Question(
+        "abc",
+        "c",
+        "each token goes in once as evidence and once as a target: 1 + 156 rows of X (BOS, and all that some later "
+        "call reads) and 160 rows of G. Without a cache it is 43 calls of 2 x 160 rows.",
+    ),
+    "what-the-first-stream-pays": Question(
+        "abc",
+        "a",
+        "it reads what the other streams have made, far ahead in the text, and knows how the tale goes on. What it "
+        "gains, others pay and more: only the sum over the row is a price.",
+    ),
     "how-often-it-stays": Question(
         "abc",
         "b",

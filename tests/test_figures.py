@@ -64,6 +64,10 @@ def size(picture):
             "A table of nats, 2 by 2. x: best A, 1.00; y: best B, 3.00.",
         ),
         (
+            lambda: lesson_figures.lanes(torch.tensor([0.0, -1, 3, 0.5]), 2, title="T", unit="nats"),
+            "stream 1 -1.00; stream 2 +3.50. The most is 3.00, at position 2.",
+        ),
+        (
             lambda: acceptance_figures.overlap(torch.tensor([0.5, 0.5, 0]), torch.tensor([0.25, 0.25, 0.5]), "abc"),
             "p and q: kept, 0.50 in all, p only: drawn anew, 0.50, q only: refused, 0.50. a: p 0.50, q 0.25;",
         ),

@@ -81,6 +81,7 @@ FRONT = {
     "stream_checks",
     "likelihood_checks",
     "curriculum_checks",
+    "decoding_checks",
     "acceptance_checks",
     "acceptance_figures",
     "widgets",

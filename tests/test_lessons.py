@@ -10,7 +10,15 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, acceptance_checks, checks, curriculum_checks, likelihood_checks, stream_checks
+from armdlab import (
+    GenerationOrder,
+    acceptance_checks,
+    checks,
+    curriculum_checks,
+    decoding_checks,
+    likelihood_checks,
+    stream_checks,
+)
 from armdlab.baselines import LeakyMask
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
@@ -580,6 +588,90 @@ def test_judges_of_lesson_04_pass_right_answers():
     assert curriculum_checks.shuffled_order(
         lambda n, c, g: GenerationOrder.shuffled(n, c, generator=g).positions
     ).passed
+
+
+# ------------------------------------------------------------------------------------- the judges of lesson 05
+
+
+def strided(n, s):
+    order = GenerationOrder.strided(n, s)
+    return order.positions.tolist(), order.blocks.tolist()
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda n, s: None, "nothing is returned yet: fill in the stub above"),
+        (lambda n, s: 3, "for N = 8, S = 2: return two lists, positions and blocks; yours is 3"),
+        (lambda n, s: (["a"], [0]), "two lists, positions and blocks of whole numbers; your positions are ['a']"),
+        (lambda n, s: (strided(n, s)[0][1:], strided(n, s)[1]), "8 positions and 8 blocks are wanted; yours are 7 and"),
+        (lambda n, s: ([p + 1 for p in strided(n, s)[0]], strided(n, s)[1]), "your positions count from 1; count them"),
+        (lambda n, s: ([0] * n, strided(n, s)[1]), "every position 0 to 7 must appear once; yours are [0, 0, 0"),
+        (
+            lambda n, s: (list(range(n)), strided(n, s)[1]),
+            "what is made together are neighbours, which need each other most; stream s starts at s * N/S, so rank 1 "
+            "is position 4",
+        ),
+        (lambda n, s: (strided(n, s)[0][::-1], strided(n, s)[1]), "rank 0 is position 0; yours is 7"),
+        (
+            lambda n, s: (strided(n, s)[0], [r // s for r in range(n)]),
+            "your 2 heads share block 0, so they are drawn from nothing and know nothing of each other",
+        ),
+        (lambda n, s: (strided(n, s)[0], list(range(n))), "every token has a block of its own, 8 steps"),
+        (
+            lambda n, s: (strided(n, s)[0], [max(0, r // s - 1) for r in range(n)]),
+            "heads and the tokens behind them share a block",
+        ),
+        (
+            lambda n, s: (strided(n, s)[0], [b + 1 for b in strided(n, s)[1]]),
+            "rank 0, position 0, is in block 0; yours is 1",
+        ),
+    ],
+)
+def test_judge_of_strided_orders_names_the_mistake(function, sentence):
+    verdict = decoding_checks.strided_order(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda steps, k: None, "nothing is returned yet"),
+        (lambda steps, k: (steps[k - 1], steps[k]), "before call 0 nothing is known but BOS, so no token goes in"),
+        (lambda steps, k: (steps[k + 1], []), "the targets are what this call makes, [0]; yours are []"),
+        (
+            lambda steps, k: ([p for step in steps[:k] for p in step], steps[k]),
+            "N = 8, S = 2, call 2: [0, 4] all go in again; the cache holds what earlier calls took in, so only what "
+            "the last call made is new, [4]",
+        ),
+        (
+            lambda steps, k: (steps[k], steps[k]),
+            "the evidence holds position 0, which this very call is to make: its token is not known yet",
+        ),
+        (
+            lambda steps, k: (steps[k - 1][-1:] if k else [], steps[k]),
+            "call 3: positions [1] were made by the last call too, and no later call will take them in",
+        ),
+        (lambda steps, k: (steps[k], steps[k - 1] if k else []), "call 0: your two lists are swapped"),
+        (lambda steps, k: (steps[k - 2] if k > 1 else [], steps[k]), "positions [0] were made by the last call too"),
+        (
+            lambda steps, k: (steps[max(k - 2, 0)] if k else [], steps[k]),
+            "the evidence is what the last call made, [4]; yours is [0]",
+        ),
+    ],
+)
+def test_judge_of_the_rows_of_a_call_names_the_mistake(function, sentence):
+    verdict = decoding_checks.rows_of_a_call(function)
+    assert not verdict.passed
+    assert sentence in verdict.sentence
+
+
+def test_judges_of_decoding_pass_the_right_answers_in_any_form():
+    assert decoding_checks.strided_order(strided).passed
+    assert decoding_checks.strided_order(lambda n, s: tuple(map(torch.tensor, strided(n, s)))).passed
+    assert decoding_checks.rows_of_a_call(lambda steps, k: (steps[k - 1] if k else [], steps[k])).passed
+    assert decoding_checks.rows_of_a_call(lambda steps, k: (steps[k - 1][::-1] if k else (), steps[k][::-1])).passed
 
 
 # ------------------------------------------------------------------------------------- the judges of lesson 06
