@@ -249,7 +249,14 @@ for call, step in enumerate(decode_steps(armd.engine, length=N, streams=4, seed=
         for lane in made.view(4, -1):
             print("   |", armd.tokenizer.decode([i for i in lane.tolist() if i >= 0]).split("<|endoftext|>")[0])
 
+# %% tags=["nbval-ignore-output"]
+from armdlab.widgets.stream_viewer import StreamViewer
+
+StreamViewer({"tales": armd})
+
 # %% [markdown]
+# In the viewer, press *Write* with 1 stream, then with 8, and point at tokens: which were unsure, and what had they seen?
+#
 # Look at the seams, where a stream runs into the head of the next one: its last words must fit a beginning that was written
 # long before. And look for words that two streams have both used, or that neither has prepared.
 #
@@ -311,7 +318,7 @@ lab.report(**{name.replace(",", ""): f"{nats.sum(-1).mean():.2f} nats a row" for
 #
 # ## 5. Streams that wait
 #
-# If some tokens are sure and others are guesses, let the sure ones go ahead. A *gate* commits a drawn token only if the
+# If some tokens are sure and others are guesses, let the sure ones go first. A *gate* commits a drawn token only if the
 # model gave it at least a probability $p$; other streams wait, and try again with more evidence. The surest one always
 # passes, so that every call makes at least one token.
 
