@@ -37,10 +37,10 @@ lab: $(READY)
 	exec $(BIN)/jupyter lab $$browser $$root --port $(PORT) --LabApp.default_url=/lab/tree/$(LESSON)
 
 test: $(READY)
-	@echo "testing the package (two processes)"
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests armdlab
+	@echo "testing the package (two processes of one thread each)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests armdlab
 	@echo "testing the lessons: every cell is run and its output compared"
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --nbval-cell-timeout 300 notebooks
 
 lint: $(READY)
