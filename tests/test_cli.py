@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -204,7 +203,7 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         "--corpus",
         f"file:{folder / 'cats.txt'}",
         "--steps",
-        "200",
+        "600",
         "--precision",
         "float32",
         "--out",
@@ -212,21 +211,20 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         *SMALL,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "before:" not in (process.stderr.readline() or "before:"):
-        pass
-    time.sleep(1.0)
+    while "left to right: perplexity" not in (line := process.stderr.readline()):
+        assert line, "training ended without a score"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     step = json.loads((out / "training.json").read_text())["step"]
-    assert 0 < step < 200
-    assert f"stopped at step {step} of 200; saved in" in " ".join(errors.split())
+    assert 0 < step < 600
+    assert f"stopped at step {step} of 600; saved in" in " ".join(errors.split())
 
     resumed = armdlab("train", "--out", out, "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert f"resuming at step {step} of 200" in resumed.stderr
-    assert json.loads(resumed.stdout)["steps"] == 200
+    assert f"resuming at step {step} of 600" in resumed.stderr
+    assert json.loads(resumed.stdout)["steps"] == 600
 
 
 @pytest.mark.parametrize(

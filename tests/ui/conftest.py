@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,20 @@ def pytest_report_header(config):
 
 @pytest.fixture(scope="session", params=["light", "dark"])
 def jupyterlab(request, tmp_path_factory):
-    """(URL, token, theme) of a server that serves a copy of the notebooks and touches no settings of the user."""
+    """(URL, token, theme) of a server, one for each theme."""
     if CHROMIUM is None:
         pytest.skip("no Chromium found: install one to test in a browser")
-    home = tmp_path_factory.mktemp(f"jupyterlab-{request.param}")
+    with serving(tmp_path_factory.mktemp(f"jupyterlab-{request.param}"), request.param) as server:
+        yield server
+
+
+@contextmanager
+def serving(home, theme):
+    """(URL, token, theme) of a server that serves a copy of the notebooks and touches no settings of the user."""
     shutil.copytree(ROOT / "notebooks", home / "work", ignore=shutil.ignore_patterns("__pycache__"))
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    theme = "JupyterLab Dark" if request.param == "dark" else "JupyterLab Light"
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": f"JupyterLab {theme.title()}"}))
     news = json.dumps({"fetchNews": "false", "checkForUpdates": False})  # its toast covers a corner
     (settings / "notification.jupyterlab-settings").write_text(news)
     with socket.socket() as free:
@@ -74,10 +80,12 @@ def jupyterlab(request, tmp_path_factory):
             break
         except OSError:
             time.sleep(0.1)
-    yield url, "lab", request.param
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(30)
-    log.close()
+    try:
+        yield url, "lab", theme
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+        log.close()
 
 
 @pytest.fixture
