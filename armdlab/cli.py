@@ -27,7 +27,8 @@ from armdlab.terminal import progress
 from armdlab.trained import CARD, fastest_device, load
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
-ONLY_FOR = {"rho": "armd", "streams": "armd", "fine_tuning": "armd", "block_size": "block"}  # option of `train`: model
+# option of `train`: model
+ONLY_FOR = {"rho": "armd", "streams": "armd", "orders": "armd", "fine_tuning": "armd", "block_size": "block"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,11 +79,21 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
+    muon: Annotated[
+        float | None,
+        typer.Option(help="Of Muon, on the matrices of the layers, such as 0.02; AdamW alone if left out."),
+    ] = None,
     fine_tuning: Annotated[float, typer.Option(help="Share of it at which the strided lesson starts.")] = 1.0,
+    cool_down: Annotated[float, typer.Option(help="Share of its top that the learning rate ends at.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.1,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,
     streams: Annotated[
         list[int] | None, typer.Option(help="Streams S of the strided lesson; repeatable. 1, 2, 4, 8 if left out.")
+    ] = None,
+    orders: Annotated[
+        list[str] | None,
+        typer.Option(help="Family of orders of the strided lesson and its weight, as 'one by one=1'; repeatable."),
     ] = None,
     block_size: Annotated[int, typer.Option(help="Tokens in a block of block diffusion.")] = 16,
     seed: Seed = 0,
@@ -125,9 +136,13 @@ def train(
         dropout=dropout,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        muon=muon,
         fine_tuning=fine_tuning,
+        cool_down=cool_down,
+        weight_decay=weight_decay,
         rho=rho,
         streams=tuple(streams) if streams else None,
+        mixture=tuple(map(_weighted, orders)) if orders else None,
         block_size=block_size,
         seed=seed,
     )
@@ -142,6 +157,15 @@ def train(
     progress.print(f"before: {before}")
     session.card["before"] = before.nats_per_token
     return _finish_training(session, as_json)
+
+
+def _weighted(family: str) -> tuple[str, float]:
+    """A family of orders and its weight, from `name=weight`."""
+    name, _, weight = family.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise ValueError(f"orders={family!r} is no family with its weight; write --orders 'strided=2'") from None
 
 
 def _asked(context: typer.Context) -> set[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from armdlab.orders import GenerationOrder
 
 FOREVER = 10**12  # steps
-FAMILIES = ("left to right", "shuffled", "strided", "random", "infilling")
+FAMILIES = ("left to right", "shuffled", "strided", "one by one", "cut", "random", "infilling")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Curriculum:
         streams: numbers of streams S, one of which is drawn at every strided step; each divides `length`.
         seed: of all draws.
         mixture: families of orders with their weights, as (name, weight): one is drawn at every step from `i_strided`.
-            The names are those of `FAMILIES`; the paper's fine-tuning is strided alone.
+            The names are those of `FAMILIES`; the paper's fine-tuning is strided alone. "one by one" is a strided order
+            whose blocks are single tokens, as verified decoding prices them; "cut" one whose blocks are cut at random,
+            as a gate does.
 
     Raises:
         ValueError: if the steps are out of order, `rho` exceeds `length`, a number of streams does not divide it, or a
@@ -127,7 +129,7 @@ class Curriculum:
         return names[int(torch.tensor(weights).multinomial(1, generator=seeded(self.seed, step, 3)))]
 
     def n_streams(self, step: int) -> int:
-        """The number of streams S that a strided step draws."""
+        """The number of streams S that a strided step draws, whatever becomes of its blocks."""
         return self.streams[int(torch.randint(len(self.streams), (), generator=seeded(self.seed, step)))]
 
     def in_words(self, step: int) -> str:
@@ -140,7 +142,10 @@ class Curriculum:
         family = self.family(step)
         if family == "shuffled":
             return f"{self.n_shuffled(step)} of {self.length} shuffled"
-        return f"{self.n_streams(step)} streams" if family == "strided" else family
+        if family in ("strided", "one by one", "cut"):
+            ending = {"strided": "", "one by one": ", one by one", "cut": ", some waiting"}[family]
+            return f"{self.n_streams(step)} streams{ending}"
+        return family
 
     def order(self, step: int, batch_size: int, *, process: int = 0) -> GenerationOrder:
         """The order of one training step.
@@ -156,8 +161,14 @@ class Curriculum:
         family, generator = self.family(step), seeded(self.seed, step, process)
         if family == "left to right":
             return GenerationOrder.left_to_right(self.length)
-        if family == "strided":
-            return GenerationOrder.strided(self.length, self.n_streams(step))
+        if family in ("strided", "one by one", "cut"):
+            strided = GenerationOrder.strided(self.length, self.n_streams(step))
+            if family == "one by one":
+                return strided.one_by_one()
+            if family == "cut":
+                share = float(torch.rand((), generator=seeded(self.seed, step, 4)))  # the same for all processes
+                return strided.cut(share, batch_size=batch_size, generator=generator)
+            return strided
         if family == "infilling":
             return GenerationOrder.infilling(known_around_spans(self.length, batch_size, generator))
         count = self.length if family == "random" else self.n_shuffled(step) if step < self.i_strided else self.rho

@@ -110,7 +110,24 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     allowed = mask.allowed
     if allowed is not None and allowed.dim() == 3:
         allowed = allowed.unsqueeze(1)  # (B, Q, K) -> every head
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad:
+        return _attend_by_products(queries, keys, values, allowed, is_causal=mask.is_causal)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed, is_causal=mask.is_causal)
+
+
+def _attend_by_products(
+    queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | None, *, is_causal: bool
+) -> Tensor:
+    """The same by two batched products: in training a CPU's fused kernel takes 2 to 6 times as long in bfloat16."""
+    (B, H, Q, d), K = queries.shape, keys.shape[2]
+    if is_causal:
+        allowed = torch.ones(Q, K, dtype=torch.bool).tril()
+    hidden = queries.new_zeros(()) if allowed is None else torch.zeros_like(allowed, dtype=queries.dtype)
+    if allowed is not None:
+        hidden = hidden.masked_fill(~allowed, -torch.inf)
+    hidden = hidden.expand(B, H, Q, K).reshape(B * H, Q, K) if hidden.dim() > 2 else hidden.expand(B * H, Q, K)
+    scores = torch.baddbmm(hidden, queries.flatten(0, 1), keys.flatten(0, 1).mT, alpha=1 / math.sqrt(d))
+    return (scores.softmax(-1) @ values.flatten(0, 1)).view(B, H, Q, d)
 
 
 class Layer(nn.Module):
@@ -145,7 +162,7 @@ class Layer(nn.Module):
     def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
         """Add what attention (B, H, n, D/H) brought to the rows (B, n, D), then the feed-forward."""
         rows = rows + self.dropout(self.attention_out(rearrange(attended, "b h n d -> b n (h d)")))
-        hidden = F.gelu(self.feed_forward_in(self.feed_forward_norm(rows)), approximate="tanh")
+        hidden = F.gelu(self.feed_forward_in(self.feed_forward_norm(rows)))
         return rows + self.dropout(self.feed_forward_out(hidden))
 
 

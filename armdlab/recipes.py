@@ -53,10 +53,14 @@ class Recipe:
         batch_size: rows at each step, B.
         micro_batch_size: rows in one pass; None for all.
         learning_rate: at the top of the schedule.
+        muon: of Muon, for the matrices of the layers; None for AdamW alone.
         fine_tuning: share of `learning_rate` at which the schedule of the strided lesson starts.
+        cool_down: share of its top that the learning rate ends at.
+        weight_decay: on matrices.
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
+        mixture: families of orders of the strided lesson with their weights; None for strided blocks alone.
         marks: (i_AR, i_perm, i_strided) in steps; None for `Curriculum.for_steps`.
         block_size: tokens in a block of block diffusion.
         seed: of weights, batches, orders and dropout.
@@ -80,10 +84,14 @@ class Recipe:
     batch_size: int = 16
     micro_batch_size: int | None = None
     learning_rate: float = 2e-3
+    muon: float | None = None
     fine_tuning: float = 1.0
+    cool_down: float = 0.1
+    weight_decay: float = 0.1
     bf16: bool = False
     rho: int | None = None
     streams: tuple[int, ...] | None = None
+    mixture: tuple[tuple[str, float], ...] | None = None
     marks: tuple[int, int, int] | None = None
     block_size: int = 16
     seed: int = 0
@@ -96,6 +104,8 @@ class Recipe:
         for name in ("streams", "marks"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        if self.mixture is not None:
+            object.__setattr__(self, "mixture", tuple((family, weight) for family, weight in self.mixture))
 
     @property
     def plan(self) -> Plan:
@@ -107,13 +117,18 @@ class Recipe:
             curriculum = Curriculum.for_steps(self.steps, self.length, **how)
             if self.marks:
                 curriculum = replace(curriculum, **dict(zip(("i_ar", "i_perm", "i_strided"), self.marks, strict=True)))
+            if self.mixture:
+                curriculum = replace(curriculum, mixture=self.mixture)
         return Plan(
             self.steps,
             curriculum,
             self.batch_size,
             self.micro_batch_size,
             self.learning_rate,
+            self.muon,
             self.fine_tuning,
+            cool_down=self.cool_down,
+            weight_decay=self.weight_decay,
             seed=self.seed,
             bf16=self.bf16,
         )

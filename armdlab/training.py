@@ -6,6 +6,7 @@ that a run has to remember: resumed training equals uninterrupted training.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -18,7 +19,7 @@ import accelerate
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import read_json, to_json, written_whole
@@ -29,6 +30,7 @@ from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 
 STATE, PLAN = "training_state.safetensors", "training.json"
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon remember of a parameter
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,13 @@ class Plan:
         batch_size: rows of each process at each step.
         micro_batch_size: rows in one pass, where a whole batch does not fit in memory; None for all. It changes
             figures by rounding; besides, dropout and what masked diffusion masks are drawn for each pass.
-        learning_rate: at the top of the schedule.
+        learning_rate: at the top of the schedule, of AdamW.
+        muon: at the top of the schedule, of Muon (Jordan et al., 2024) on the matrices of the layers; None for AdamW
+            there too. 0.02 is its usual rate.
         fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`;
             all of it beats a half for every number of streams, and left to right (tests/benchmarks/README.md).
-        warm_up: share of the steps over which the learning rate grows; then it falls as a cosine to a tenth.
+        warm_up: share of the steps over which the learning rate grows; then it falls as a cosine.
+        cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices only.
         clip: largest norm of the gradient.
         seed: of batches and dropout.
@@ -59,8 +64,10 @@ class Plan:
     batch_size: int = 16
     micro_batch_size: int | None = None
     learning_rate: float = 2e-3
+    muon: float | None = None
     fine_tuning: float = 1.0
     warm_up: float = 0.05
+    cool_down: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
     seed: int = 0
@@ -78,13 +85,16 @@ class Plan:
         for name, low, high in (("fine_tuning", 0, 10), ("clip", 0, 1e6)):
             if not low < getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)} must be above {low} and at most {high:g}")
-        if not 0 <= self.warm_up <= 1 or not 0 <= self.weight_decay <= 1:
-            raise ValueError(f"warm_up={self.warm_up} and weight_decay={self.weight_decay} must be from 0 to 1")
+        for name in ("warm_up", "cool_down", "weight_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1; 2e-3 is a good start")
+        if self.muon is not None and not 0 < self.muon < 1:
+            raise ValueError(f"muon={self.muon} must be above 0 and below 1; 0.02 is a good start, None leaves it out")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to a tenth; once more where streams begin.
+        """The learning rate of a step: linear warm-up, then a cosine to `cool_down`; once more where streams begin.
 
         So what was learnt before the streams is comparable with a baseline that never learns them.
         """
@@ -97,7 +107,7 @@ class Plan:
         if step - first < rising:
             return top * (step - first + 1) / rising
         progress = (step - first - rising) / max(1, n - rising)
-        return top * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+        return top * (self.cool_down + (1 - self.cool_down) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @dataclass(frozen=True)
@@ -158,15 +168,7 @@ class Training:
         text.windows(length, 1, seeded(0))  # or say now that the text is too short, or its rows are of another length
         self.text, self.plan, self.step = text, plan, 0
         self.accelerator = accelerate.Accelerator()
-        matrices = [p for p in model.parameters() if p.dim() == 2]
-        vectors = [p for p in model.parameters() if p.dim() != 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=plan.learning_rate,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
-        self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.model, *self.optimizers = self.accelerator.prepare(model, *_optimizers(model, plan))
 
     def run(self) -> Iterator[TrainStep]:
         """Train from the present step to the last of the plan, yielding after each.
@@ -193,12 +195,12 @@ class Training:
 
     def _learn(self, tokens: Tensor, order: GenerationOrder) -> float:
         self.model.train()
-        self.optimizer.zero_grad()  # an interrupted step may have left gradients behind
+        self._forget_gradients()  # an interrupted step may have left some behind
         device = self.accelerator.device
         chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
         torch.manual_seed(dropout.initial_seed())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(self.step)
+        for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
+            group["lr"] = self.plan.rate(self.step) * group["share"]
         mean = torch.zeros((), device=device)
         n_tokens, size = n_tokens_of_text(self.text, tokens), self.plan.micro_batch_size or len(tokens)
         for start in range(0, len(tokens), size):
@@ -212,15 +214,20 @@ class Training:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         mean = float(self.accelerator.reduce(mean, "mean"))
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
-            self.optimizer.zero_grad()
+            self._forget_gradients()
             what = "loss" if not math.isfinite(mean) else "gradient"
             raise FloatingPointError(
                 f"the {what} of step {self.step + 1} is {mean if what == 'loss' else float(norm)}; nothing was learnt "
                 f"from it. Try a learning rate below {self.plan.learning_rate:g}"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._forget_gradients()
         return mean
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
 
     @property
     def bare_model(self) -> Transformer:
@@ -280,20 +287,49 @@ class Training:
         self.step = saved["step"]
         if not self.step:
             return  # nothing was learnt, so the optimiser remembers nothing
-        for name, parameter in self.bare_model.named_parameters():
-            state = self.optimizer.state[parameter]
-            state["step"] = torch.tensor(float(saved["step"]), device=parameter.device)
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = moments[f"{key}.{name}"].to(parameter.device)
+        for name, optimizer, parameter in self._learnt_by():
+            state = optimizer.state[parameter]
+            if isinstance(_bare(optimizer), torch.optim.AdamW):
+                state["step"] = torch.tensor(float(saved["step"]), device=parameter.device)
+            for key in MOMENTS:
+                if f"{key}.{name}" in moments:
+                    state[key] = moments[f"{key}.{name}"].to(parameter.device)
 
     def _moments(self) -> dict[str, Tensor]:
-        state = self.optimizer.state
         return {
-            f"{key}.{name}": state[parameter][key].detach().cpu().contiguous()
-            for name, parameter in self.bare_model.named_parameters()
-            for key in ("exp_avg", "exp_avg_sq")
-            if key in state[parameter]
+            f"{key}.{name}": optimizer.state[parameter][key].detach().cpu().contiguous()
+            for name, optimizer, parameter in self._learnt_by()
+            for key in MOMENTS
+            if key in optimizer.state[parameter]
         }
+
+    def _learnt_by(self) -> Iterator[tuple[str, torch.optim.Optimizer, nn.Parameter]]:
+        """Every parameter's name, and the optimiser that moves it."""
+        names = {parameter: name for name, parameter in self.bare_model.named_parameters()}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                yield from ((names[parameter], optimizer, parameter) for parameter in group["params"])
+
+
+def _optimizers(model: Transformer, plan: Plan) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon beside it if the plan says so; "share" is a group's part of the plan's learning rate."""
+    in_layers = set() if plan.muon is None else {p for p in model.layers.parameters() if p.dim() == 2}
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() == 2 and p not in in_layers]},
+        {"params": [p for p in model.parameters() if p.dim() != 2], "weight_decay": 0.0},
+    ]
+    how = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+    adamw = torch.optim.AdamW([{"share": 1.0, **group} for group in groups], betas=(0.9, 0.95), fused=True, **how)
+    if plan.muon is None:
+        return [adamw]
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"muon={plan.muon} needs torch 2.9 or newer, and this is {torch.__version__}; leave it out")
+    group = {"params": [p for p in model.parameters() if p in in_layers], "share": plan.muon / plan.learning_rate}
+    return [adamw, torch.optim.Muon([group], **how)]
+
+
+def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    return getattr(optimizer, "optimizer", optimizer)  # without the wrapper of accelerate
 
 
 def load_plan(folder: str | Path) -> Plan:

@@ -115,6 +115,24 @@ def test_streams_of_chance_of_neighbouring_steps_have_nothing_in_common():
     assert len({seeded(a, b).initial_seed() for a in range(30) for b in range(30)}) == 900
 
 
+def test_streams_may_also_write_one_by_one_or_wait_for_each_other():
+    plan = Curriculum(16, 0, 0, 0, rho=0, streams=(4,), mixture=(("one by one", 1.0), ("cut", 2.0)))
+    strided = GenerationOrder.strided(16, 4)
+    n_blocks = set()
+    for step in range(40):
+        order = plan.order(step, 3)
+        assert order == plan.order(step, 3)
+        if plan.family(step) == "one by one":
+            assert order == strided.one_by_one()
+            assert plan.in_words(step) == "4 streams, one by one"
+        else:
+            assert plan.in_words(step) == "4 streams, some waiting"
+            assert len(order.positions) == 3
+            n_blocks |= set((order.blocks.amax(-1) + 1).tolist())
+    assert len(n_blocks) > 5  # from few waiting to nearly all
+    assert plan.order(0, 3) != plan.order(0, 3, process=1) or plan.family(0) == "one by one"
+
+
 @given(st.integers(1, 5000), st.sampled_from([8, 128, 256, 1024]))
 def test_any_number_of_steps_makes_a_curriculum(steps, length):
     plan = Curriculum.for_steps(steps, length)
@@ -130,15 +148,19 @@ def test_any_number_of_steps_makes_a_curriculum(steps, length):
         ({"streams": (3,)}, "streams=3 does not divide length=16; try 2 or 4"),
         (
             {"mixture": (("strided", 1.0), ("backwards", 1.0))},
-            "mixture holds 'backwards' with weight 1.0; weigh above 0 any of left to right, shuffled, strided, random, "
-            "infilling",
+            "mixture holds 'backwards' with weight 1.0; weigh above 0 any of left to right, shuffled, strided, one by "
+            "one, cut, random, infilling",
         ),
         (
             {"mixture": (("strided", 0.0),)},
-            "mixture holds 'strided' with weight 0.0; weigh above 0 any of left to right, shuffled, strided, random, "
+            "mixture holds 'strided' with weight 0.0; weigh above 0 any of left to right, shuffled, strided, one by "
+            "one, cut, random, infilling",
+        ),
+        (
+            {"mixture": ()},
+            "mixture is empty; name at least one of left to right, shuffled, strided, one by one, cut, random, "
             "infilling",
         ),
-        ({"mixture": ()}, "mixture is empty; name at least one of left to right, shuffled, strided, random, infilling"),
         ({"streams": ()}, "streams is empty; name at least one number of streams, such as (1, 2, 4)"),
     ],
 )

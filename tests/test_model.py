@@ -14,8 +14,8 @@ import armdlab.model
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
 from armdlab.engine import Engine
-from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks, strictly_causal_mask
-from armdlab.model import sinusoids
+from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Mask, Masks, strictly_causal_mask
+from armdlab.model import attend, sinusoids
 from armdlab.objectives import nll
 
 N, B = 8, 2
@@ -328,3 +328,24 @@ def test_ar_refuses_an_order_that_it_cannot_follow():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         tiny(AR)(random_tokens(tiny(AR), 1, N), GenerationOrder.strided(N, 2))
+
+
+@pytest.mark.parametrize("kind", ["everything", "triangle", "matrix", "a matrix a row"])
+def test_training_in_bfloat16_attends_as_the_fused_kernel_does(kind):
+    draw = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(3, 2, 8, 4, generator=draw, requires_grad=True) for _ in range(3))
+    allowed = torch.rand(3, 8, 8, generator=draw) < 0.5
+    allowed |= torch.eye(8, dtype=torch.bool)  # no row without a key
+    masks = {"everything": Mask(), "triangle": Mask(is_causal=True), "matrix": Mask(allowed[0])}
+    mask = masks.get(kind, Mask(allowed))
+    exact = attend(queries, keys, values, mask)
+    found = attend(*(part.bfloat16() for part in (queries, keys, values)), mask)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), exact, atol=0.03)
+    toward = torch.randn(exact.shape, generator=draw)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.float(), (queries, keys, values), toward),
+        torch.autograd.grad(exact, (queries, keys, values), toward),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, atol=0.06)

@@ -39,14 +39,14 @@ def test_a_model_learns_a_text_that_can_be_learnt_in_every_order():
         assert likelihood(model, TEXT, 16, streams=streams).nats_per_token < 0.7
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(("dropout", "muon"), [(0.0, None), (0.2, None), (0.0, 0.02)])
 @pytest.mark.parametrize("stop", [1, 5, 9])
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path, stop, dropout):
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path, stop, dropout, muon):
     """Stopped in each of the three lessons of the curriculum."""
     whole = small(dropout=dropout)
-    losses = [step.loss for step in Training(whole, TEXT, plan()).run()]
+    losses = [step.loss for step in Training(whole, TEXT, plan(muon=muon)).run()]
 
-    first = Training(small(dropout=dropout), TEXT, plan())
+    first = Training(small(dropout=dropout), TEXT, plan(muon=muon))
     for step in first.run():
         if step.step == stop:
             break
@@ -65,6 +65,22 @@ def test_runs_of_one_seed_are_equal_and_of_two_seeds_are_not():
         runs.append(weights(model))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+
+
+def test_muon_turns_matrices_of_layers_and_adamw_the_rest_each_at_its_rate():
+    training = Training(small(), TEXT, plan(muon=0.03))
+    next(training.run())
+    learnt_by = {name: type(getattr(o, "optimizer", o)).__name__ for name, o, _ in training._learnt_by()}
+    assert learnt_by["layers.0.query.weight"] == "Muon"
+    assert learnt_by["embedding.weight"] == learnt_by["layers.0.attention_norm.weight"] == "AdamW"
+    assert learnt_by.keys() == dict(training.bare_model.named_parameters()).keys()
+    rates = {group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups}
+    assert sorted(rate / training.plan.rate(0) for rate in rates) == pytest.approx([1, 3])
+
+
+def test_the_learning_rate_ends_at_its_share():
+    assert plan(1000, cool_down=0.0).rate(999) < 1e-4
+    assert plan(1000).rate(999) == pytest.approx(1e-3, rel=0.05)
 
 
 def test_the_consumer_stops_a_run_by_no_longer_asking():
@@ -249,7 +265,8 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
     [
         ({"fine_tuning": -1.0}, "fine_tuning=-1.0 must be above 0 and at most 10"),
         ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
-        ({"warm_up": 9.0}, "warm_up=9.0 and weight_decay=0.1 must be from 0 to 1"),
+        ({"muon": 2.0}, "muon=2.0 must be above 0 and below 1; 0.02 is a good start, None leaves it out"),
+        ({"warm_up": 9.0}, "warm_up=9.0 must be from 0 to 1"),
     ],
 )
 def test_a_plan_out_of_range_is_refused(change, sentence):
