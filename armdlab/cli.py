@@ -21,7 +21,7 @@ from armdlab.checkpoints import to_json, write_json
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
-from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
+from armdlab.recipes import SIZES, VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import progress
 from armdlab.trained import CARD, fastest_device, load
@@ -62,6 +62,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
     model: Annotated[str, typer.Option(help="armd, or a baseline: ar, mdlm, block (block diffusion).")] = "armd",
     corpus: Annotated[str, typer.Option(help="tales, manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
+    start: Annotated[
+        str | None, typer.Option(help="A folder or a shipped model to start from, with its sizes and tokenizer.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps to train, in place of minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what stopped in DIR.")] = False,
@@ -126,6 +129,7 @@ def train(
     recipe = Recipe(
         model=model,
         corpus=corpus,
+        start=start,
         steps=1 if steps is None else steps,
         length=length,
         layout=layout,
@@ -150,7 +154,11 @@ def train(
         if model != ONLY_FOR[name]:
             option = f"--{name.replace('_', '-')}={context.params[name]}"
             raise ValueError(f"{option} is for --model {ONLY_FOR[name]} alone; leave it out for --model {model}")
-    progress.print(f"reading {corpus}, learning a tokenizer of {vocab_size} ids")
+    told = sorted(f"--{name.replace('_', '-')}" for name in _asked(context) & {*SIZES, "vocab_size", "block_size"})
+    if start is not None and told:
+        raise ValueError(f"--start={start} brings sizes and tokenizer with it; leave out {', '.join(told)}")
+    learning = f"learning a tokenizer of {vocab_size} ids" if start is None else f"starting from {start}"
+    progress.print(f"reading {corpus}, {learning}")
     session = Session.begin(recipe, out, command=shlex.join(["armdlab", *sys.argv[1:]]))
     session.rehearse(PRECISIONS[precision], minutes, say=progress.print)
     before = session.figure()

@@ -26,7 +26,7 @@ from armdlab.model import ARMD, ARMDConfig, Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 from armdlab.tokenization import Tokenizer
-from armdlab.trained import CARD, load
+from armdlab.trained import CARD, Lab, load
 from armdlab.training import Plan, Training, TrainStep, device_of_training, load_plan, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
@@ -41,6 +41,8 @@ class Recipe:
     Args:
         model: "armd", "ar", "mdlm" or "block" (block diffusion).
         corpus: as `corpora.load` takes it.
+        start: a folder or the name of a shipped model, whose weights, sizes and tokenizer the run starts from; None for
+            weights drawn by `seed`.
         steps: optimiser steps in all.
         length: tokens in a row, N.
         layout: "running", "padded" or "packed"; None for padded tales, and rows cut from all other texts.
@@ -72,6 +74,7 @@ class Recipe:
 
     model: str = "armd"
     corpus: str = "manual"
+    start: str | None = None
     steps: int = 1
     length: int = 256
     layout: str | None = None
@@ -181,7 +184,10 @@ class Session:
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         if "train" not in splits:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
-        if isinstance(recipe.vocab_size, str):
+        started = None if recipe.start is None else load(recipe.start)
+        if started is not None:
+            recipe, tokenizer = _sized_as(recipe, started), started.tokenizer
+        elif isinstance(recipe.vocab_size, str):
             tokenizer = Tokenizer.from_hub(recipe.vocab_size)
         else:
             tokenizer = Tokenizer.train(splits["train"]["text"], recipe.vocab_size)
@@ -189,16 +195,16 @@ class Session:
             n_characters = sum(map(len, splits["train"]["text"]))
             recipe = replace(recipe, dropout=0.4 if n_characters < SMALL_TEXT else 0.0)
         recipe = replace(recipe, layout=recipe.layout or usual_layout(recipe.corpus))
-        sizes = {name: getattr(recipe, name) for name in ("n_layer", "n_head", "d_model", "d_position", "dropout")}
-        config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
-        torch.manual_seed(recipe.seed)
-        model = BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
+        model = _new_model(recipe, tokenizer) if started is None else _redropped(started.model, recipe.dropout)
         model.to(where)
         text, held_out = _texts(recipe, splits, tokenizer)
         training = Training(model, text, recipe.plan)
         session = cls(recipe, out, tokenizer, text, held_out, training, split=corpora.held_out_split(splits))
         session.card = {"command": command, "recipe": asdict(recipe), "corpus": recipe.corpus, "layout": recipe.layout}
         session.card |= {"seed": recipe.seed, "split_seed": recipe.split_seed, "seconds": 0.0}
+        if started is not None:
+            told = ("command", "recipe", "steps", "seconds", "versions", "validation", "started_from")
+            session.card["started_from"] = {name: started.card[name] for name in told if name in started.card}
         return session
 
     @classmethod
@@ -363,6 +369,43 @@ class Moment:
     seconds: float
     figure: Likelihood | Bound | None
     sample: str | None
+
+
+SIZES = ("n_layer", "n_head", "d_model", "d_position")
+
+
+def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
+    sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
+    config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
+    torch.manual_seed(recipe.seed)
+    return BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
+
+
+def _redropped(model: Transformer, dropout: float) -> Transformer:
+    """The same model, which drops another share of its features while it trains."""
+    model.config = replace(model.config, dropout=dropout)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = dropout
+    return model
+
+
+def _sized_as(recipe: Recipe, started: Lab) -> Recipe:
+    """The recipe with the sizes of the model that it starts from; or say why it cannot start there."""
+    model = started.model
+    if type(model) is not MODELS[recipe.model]:
+        raise ValueError(
+            f"start={recipe.start} holds {type(model).__name__}, not model={recipe.model!r}; name the same kind"
+        )
+    if recipe.length > model.config.max_length:
+        raise ValueError(
+            f"start={recipe.start} holds a model of max_length={model.config.max_length}, shorter than "
+            f"length={recipe.length}; take shorter rows"
+        )
+    if recipe.model == "block":
+        recipe = replace(recipe, block_size=model.block_size)
+    sizes = {name: getattr(model.config, name) for name in SIZES}
+    return replace(recipe, vocab_size=started.tokenizer.vocab_size, **sizes)
 
 
 def usual_layout(corpus: str) -> str:

@@ -287,6 +287,14 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             "error: --block-size=4 is for --model block alone; leave it out for --model mdlm",
         ),
         (
+            ["train", "--out", "{new}", "--steps", "5", "--orders", "strided=lots"],
+            "error: orders='strided=lots' is no family with its weight; write --orders 'strided=2'",
+        ),
+        (
+            ["train", "--out", "{new}", "--steps", "5", "--start", "{model}", "--n-layer", "2"],
+            "error: --start={model} brings sizes and tokenizer with it; leave out --n-layer",
+        ),
+        (
             ["evaluate", "{diffusion}/ar", "--streams", "2"],
             "error: streams=[2] for AR, which knows left to right alone; leave --streams out",
         ),

@@ -71,6 +71,41 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(recipe, tmp_
     assert [e["step"] for e in resumed.card["history"]] == [e["step"] for e in whole.card["history"]]
 
 
+def test_a_run_may_start_from_a_model_with_its_sizes_and_tokenizer(recipe, tmp_path):
+    first = Session.begin(replace(recipe, dropout=0.0), tmp_path / "first", command="the first")
+    for _ in first.watch(scores=1):
+        pass
+    end = first.figure().nats_per_token
+    again = replace(recipe, start=str(tmp_path / "first"), n_layer=1, d_model=16, dropout=0.1, seed=5)
+    second = Session.begin(again, tmp_path / "second")
+    assert second.recipe.n_layer == 2
+    assert second.recipe.d_model == 32
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert torch.equal(weights(second), weights(first))
+    assert second.figure().nats_per_token == end
+    assert second.card["started_from"]["command"] == "the first"
+    steps = second.training.run()
+    for _ in range(5):
+        next(steps)
+    second.save()
+    resumed = Session.resume(tmp_path / "second")
+    assert [m.p for m in resumed.model.modules() if isinstance(m, torch.nn.Dropout)] == [0.1, 0.1]
+    assert [step.loss for step in resumed.training.run()] == [step.loss for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "ar"}, "start={first} holds ARMD, not model='ar'; name the same kind"),
+        ({"length": 32}, "start={first} holds a model of max_length=16, shorter than length=32; take shorter rows"),
+    ],
+)
+def test_a_run_does_not_start_from_what_does_not_fit(recipe, tmp_path, change, sentence):
+    Session.begin(recipe, tmp_path / "first").save()
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence.format(first=tmp_path / 'first'))}$"):
+        Session.begin(replace(recipe, start=str(tmp_path / "first"), **change), tmp_path / "second")
+
+
 def test_micro_batches_learn_what_a_whole_batch_learns(recipe, tmp_path):
     whole, parts = (
         Session.begin(replace(recipe, dropout=0.0, micro_batch_size=size), tmp_path / str(size)) for size in (None, 3)
