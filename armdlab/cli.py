@@ -28,7 +28,7 @@ from armdlab.trained import CARD, fastest_device, load
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
 # option of `train`: model
-ONLY_FOR = {"rho": "armd", "streams": "armd", "orders": "armd", "fine_tuning": "armd", "block_size": "block"}
+ONLY_FOR = dict.fromkeys(("rho", "streams", "marks", "orders", "fine_tuning"), "armd") | {"block_size": "block"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,6 +94,10 @@ def train(
     streams: Annotated[
         list[int] | None, typer.Option(help="Streams S of the strided lesson; repeatable. 1, 2, 4, 8 if left out.")
     ] = None,
+    marks: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Steps at which shuffling begins, stops growing, and the strided lesson begins."),
+    ] = None,
     orders: Annotated[
         list[str] | None,
         typer.Option(help="Family of orders of the strided lesson and its weight, as 'one by one=1'; repeatable."),
@@ -146,6 +150,7 @@ def train(
         weight_decay=weight_decay,
         rho=rho,
         streams=tuple(streams) if streams else None,
+        marks=marks,
         mixture=tuple(map(_weighted, orders)) if orders else None,
         block_size=block_size,
         seed=seed,
