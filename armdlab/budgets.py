@@ -39,16 +39,18 @@ class Budget:
 
 
 def _laptop() -> Budget:
-    small = Recipe(corpus="kjv", d_position=40, dropout=0.0, bf16=True, learning_rate=4e-3)
-    seeds = range(2)
-    # Eight streams, the hardest to learn, are drawn twice as often as the others: 15.8 % dearer than one, not 17.3 %
-    tuned = replace(small, steps=720, streams=(1, 2, 4, 8, 8))
+    # Muon brings all four in half the steps to where AdamW does; at a rate that ends at 0 nothing is left unsettled
+    how = {"learning_rate": 4e-3, "muon": 0.02, "cool_down": 0.0, "bf16": True}
+    small = Recipe(corpus="kjv", d_position=40, dropout=0.0, **how)
+    seeds = range(3)
+    # Eight streams, the hardest to learn, are drawn twice as often as the others
+    tuned = replace(small, steps=288, streams=(1, 2, 4, 8, 8))
     recipes = {f"armd_{seed}": replace(tuned, seed=seed) for seed in seeds}
-    recipes |= {f"ar_{seed}": replace(small, model="ar", steps=600, seed=seed) for seed in seeds}
-    recipes["mdlm_0"] = replace(small, model="mdlm", steps=6000)
-    recipes["block_0"] = replace(small, model="block", steps=600)
+    recipes |= {f"ar_{seed}": replace(small, model="ar", steps=240, seed=seed) for seed in seeds}
+    recipes["mdlm_0"] = replace(small, model="mdlm", steps=2400)
+    recipes["block_0"] = replace(small, model="block", steps=240)
     recipes["armd_512"] = replace(tuned, length=512, batch_size=8)
-    recipes["judge"] = replace(small, model="ar", steps=1500, n_layer=6, d_model=192, seed=1000, learning_rate=3e-3)
+    recipes["judge"] = replace(small, model="ar", steps=500, n_layer=6, d_model=192, seed=1000)
     writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
     return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
 

@@ -261,7 +261,7 @@ def test_the_laptop_budget_keeps_to_the_claims_that_it_tests():
     armd, mdlm = recipes["armd_0"].plan, recipes["mdlm_0"]
     assert armd.curriculum.i_strided == recipes["ar_0"].steps == mdlm.steps // 10
     assert armd.steps <= 1.2 * armd.curriculum.i_strided
-    same = ("corpus", "length", "vocab_size", "n_layer", "d_model", "batch_size", "learning_rate", "dropout")
+    same = ("corpus", "length", "vocab_size", "n_layer", "d_model", "batch_size", "learning_rate", "muon", "dropout")
     for name in ("ar_0", "mdlm_0", "block_0"):
         assert all(getattr(recipes[name], key) == getattr(recipes["armd_0"], key) for key in same)
 
@@ -281,6 +281,6 @@ def test_a_table_shows_means_errors_ratios_and_conditions():
 def test_a_curriculum_is_drawn_with_its_marks():
     plan = BUDGETS["laptop"].recipes["armd_0"].plan
     assert curriculum(plan.curriculum, plan.steps).alt == (
-        "Left to right for 90 steps; shuffled tokens grow from 1 to 8 until step 240; from step 600 of 720 on, "
+        "Left to right for 36 steps; shuffled tokens grow from 1 to 8 until step 96; from step 240 of 288 on, "
         "orders of 1, 2, 4, 8 streams."
     )
