@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,19 @@ class Step:
 
     elapsed: float
     made: tuple[Made, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON has it (written out: a view sends one at each step, and `asdict` copies every leaf)."""
+        made = [
+            {
+                "position": m.position,
+                "piece": m.piece,
+                "log_prob": m.log_prob,
+                "others": [list(pair) for pair in m.others],
+            }
+            for m in self.made
+        ]
+        return {"elapsed": self.elapsed, "made": made}
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,21 @@ class Trace:
         (steps, seconds, nats) = zip(*((len(s), e, n) for s, e, n in both), strict=True)
         return {"first_difference": first, "steps": steps, "seconds": seconds, "nats": nats}
 
+    def against(self, other: Trace) -> str:
+        """What `compare` finds, in a sentence about the other run, which came later."""
+        found, n = self.compare(other), min(self.length, other.length)
+        first = found["first_difference"]
+        where = "the same text" if first is None else f"the texts part at position {first} of {n}"
+        told = [
+            f"{word} {here:{form}}, before {there:{form}}"
+            for word, form, (there, here) in (
+                ("steps", "d", found["steps"]),
+                ("seconds", ".2f", found["seconds"]),
+                ("nats", ".1f", found["nats"]),
+            )
+        ]
+        return f"Against the run before: {where}; {'; '.join(told)}."
+
     # ---------------------------------------------------------------------------------------------- keeping
 
     def to_json(self) -> str:
@@ -148,7 +176,14 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it: what views take."""
-        return {"version": VERSION, **asdict(self)}
+        steps = [step.to_dict() for step in self.steps]
+        return {
+            "version": VERSION,
+            "settings": self.settings,
+            "given": list(self.given),
+            "lanes": list(self.lanes),
+            "steps": steps,
+        }
 
     @classmethod
     def from_dict(cls, found: object) -> Trace:
@@ -188,15 +223,17 @@ class Trace:
 
     def to_html(self) -> str:
         """A page of its own that plays the run: no network, keys and reduced motion as in the notebook's view."""
-        files = [(PLAYER / name).read_text(encoding="utf-8") for name in ("shared.js", "trace_player.js")]
+        files = [
+            (PLAYER / name).read_text(encoding="utf-8") for name in ("shared.js", "trace_player.js", "trace_page.js")
+        ]
         # "<" as an escape, so that no text can close the script that holds it
         data = self.to_json().replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        style = (PLAYER / "trace_player.css").read_text(encoding="utf-8")
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A run of armdlab</title>\n'
-            f"<style>{(PLAYER / 'trace_player.css').read_text(encoding='utf-8')}</style></head>\n"
-            '<body><main id="run"></main>\n<script>\n' + "\n".join(files) + f"\nconst trace = {data};\n"
-            'const root = make(document.getElementById("run"), "div", { class: "armdlab-view armdlab-streams" });\n'
-            "theme(root);\nconst player = tracePlayer(root);\nplayer.load(trace);\nplayer.toggle();\n"
+            '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
+            f"<style>body {{ background: Canvas; color: CanvasText; }}\n{style}</style></head>\n"
+            f'<body><main id="run"></main>\n<script>\n{"".join(files[:-1])}\nconst trace = {data};\n{files[-1]}'
             "</script></body></html>\n"
         )
 
@@ -281,6 +318,13 @@ class Recorder:
             seen = self._read(step)
             self.done.append(seen)
             yield seen
+
+    def cut(self, n_steps: int) -> None:
+        """Forget what was made after so many steps: whoever watched had seen no more when they stopped it."""
+        for step in self.done[n_steps:]:
+            for made in step.made:
+                self.ids[made.position] = UNKNOWN
+        del self.done[n_steps:]
 
     def _read(self, step: DecodeStep) -> Step:
         made = []

@@ -4,7 +4,8 @@ import pytest
 
 from armdlab import Lab, load
 from armdlab.traces import Trace
-from armdlab.widgets.stream_viewer import Race, StreamViewer, start_run, verdict
+from armdlab.widgets.runs import start_run, verdict
+from armdlab.widgets.stream_viewer import Race, StreamViewer
 
 
 @pytest.fixture(scope="module")
@@ -38,31 +39,76 @@ def test_it_opens_on_a_recorded_run_and_loads_no_model():
     assert "A run of" in viewer.picture().alt
 
 
-def test_pulled_steps_are_the_run_that_a_cell_makes(viewer):
-    frames, said = [], ask(viewer, want="run", run="a:1", asked=ASKED)
+def test_a_race_opens_on_a_recorded_one_and_loads_no_model():
+    race = Race()
+    assert {found["name"] for found in race.result} == set(race.names) == {"tales", "tales_ar", "tales_mdlm"}
+    for found in race.result:
+        trace = Trace.from_dict(found["trace"])
+        assert trace.steps
+        assert (len(trace.steps), trace.steps[-1].elapsed) == (found["steps"], found["seconds"])
+        assert found["verdict"] == verdict(found["text"])
+    assert race.recorded
+    assert not any(race._labs.values())
+
+
+def pulled(viewer, run, asked):
+    """All frames of a run, asked for as the view asks."""
+    said, frames = ask(viewer, want="run", run=run, asked=asked), []
     assert said["status"] == "running"
     while said["status"] == "running":
-        said = ask(viewer, want="steps", run="a:1", budget_ms=20)
+        said = ask(viewer, want="steps", run=run, budget_ms=20)
         frames += said["frames"]
-    pulled = Trace.from_dict(viewer.trace)
-    assert len(frames) == len(pulled.steps)
-    assert viewer.run_now(**ASKED).text == pulled.text
+    assert said == {"frames": said["frames"], "status": "finished", "ask": None, "run": run}
+    return frames
+
+
+def test_pulled_steps_are_the_run_that_a_cell_makes(viewer):
+    frames = pulled(viewer, "a:1", ASKED)
+    seen = Trace.from_dict(viewer.trace)
+    assert frames == viewer.trace["steps"]
+    assert ask(viewer, want="others", run="a:1")["status"] == "done"
+    looked_up = Trace.from_dict(viewer.trace)
+    assert all(made.others for step in looked_up.steps for made in step.made)
+    assert looked_up.text == seen.text == viewer.run_now(**ASKED).text
     assert viewer.message == ""
 
 
-def test_stop_stops_and_old_runs_are_not_answered(viewer):
+def test_a_run_is_compared_with_the_one_before(viewer):
+    pulled(viewer, "a:1", ASKED)
+    assert viewer.compared == ""
+    pulled(viewer, "a:2", ASKED)
+    assert viewer.compared.startswith("Against the run before: the same text; steps ")
+    pulled(viewer, "a:3", {**ASKED, "prompt": "Once", "seed": 4})
+    assert viewer.compared.startswith("Against the run before: the texts part at position ")
+
+
+def test_stop_keeps_what_was_seen_and_old_runs_are_not_answered(viewer):
     ask(viewer, want="run", run="a:1", asked=ASKED)
-    assert len(ask(viewer, want="steps", run="a:1", budget_ms=0)["frames"]) == 1
-    assert ask(viewer, want="stop", run="a:1")["status"] == "stopped"
-    assert len(viewer.trace["steps"]) == 1
-    assert ask(viewer, want="steps", run="a:1", budget_ms=20) == {
-        "run": "a:1",
-        "frames": [],
-        "status": "old",
-        "ask": None,
-    }
+    frames = [frame for _ in range(4) for frame in ask(viewer, want="steps", run="a:1", budget_ms=0)["frames"]]
+    assert len(frames) == 4
+    assert ask(viewer, want="stop", run="a:1", shown=3)["status"] == "stopped"
+    assert viewer.trace["steps"] == frames[:3], "what was made after the reader stopped is dropped"
+    assert ask(viewer, want="others", run="a:1")["status"] == "done"
+    made = [made for step in viewer.trace["steps"] for made in step["made"]]
+    assert all(one["others"] for one in made)
+    assert [one["piece"] for one in made] == [one["piece"] for frame in frames[:3] for one in frame["made"]]
+    assert ask(viewer, want="steps", run="a:1", budget_ms=20) == {"status": "old", "ask": None, "run": "a:1"}
     ask(viewer, want="run", run="a:2", asked=ASKED)
     assert ask(viewer, want="steps", run="a:1", budget_ms=20)["status"] == "old"
+
+
+def test_what_fails_in_mid_run_ends_it_and_its_sentence_outlives_what_was_asked_in_the_same_breath(viewer):
+    def broken():
+        yield from ()
+        raise FloatingPointError("the logits are nan; load the model again")
+
+    ask(viewer, want="run", run="a:1", asked=ASKED)
+    viewer._steps = broken()
+    assert ask(viewer, want="steps", run="a:1") == {"status": "failed", "ask": None, "run": "a:1"}
+    assert ask(viewer, want="steps", run="a:1")["status"] == "old"
+    assert viewer.message == "the logits are nan; load the model again"
+    pulled(viewer, "a:2", ASKED)
+    assert viewer.message == ""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +116,10 @@ def test_stop_stops_and_old_runs_are_not_answered(viewer):
     [
         ({"prompt": "x " * 10_000}, "and the model can hold 160; shorten it"),
         ({"streams": 0}, "streams=0 must be from 1 to 1"),
-        ({"temperature": -1}, "temperature=-1.0 must be a number from 0"),
+        ({"streams": 2.5}, "streams=2.5 must be a whole number; choose one"),
+        ({"seed": ""}, "seed='' must be a whole number; choose one"),
+        ({"temperature": -1}, "temperature=-1 must be a number from 0"),
+        ({"temperature": ""}, "temperature='' must be a number from 0"),
         ({"order": "up"}, "order='up' is unknown; choose streams, left to right, random"),
         ({"model": "none"}, "model='none' is not here; choose tales"),
     ],
@@ -100,6 +149,9 @@ def test_a_race_gives_every_runner_the_same_length_and_a_verdict(lab):
     assert found["tales"]["steps"] < found["tales_ar"]["steps"]
     assert all(result["verdict"] and result["seconds"] > 0 for result in found.values())
     assert "tales" in race.picture().alt
+    assert not race.recorded
+    for result in race.result:
+        assert Trace.from_dict(result["trace"]).text.startswith("It was a")
     assert repr(race) == "Race(tales, tales_ar, tales_mdlm; 8 streams)"
 
 

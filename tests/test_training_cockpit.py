@@ -22,15 +22,16 @@ def cockpit(tmp_path):
 
 
 def asked(cockpit, **content):
-    cockpit._asked(cockpit, content, [])
+    cockpit._asked(cockpit, {"run": "a:1", **content}, [])
     return cockpit.sent[-1]
 
 
 def test_answers_hold_every_step_once_and_end_at_the_end(cockpit):
+    assert asked(cockpit, want="run")["status"] == "running"
     steps = []
     while cockpit.status != "finished":
-        answer = asked(cockpit, want="steps", budget_ms=20, ask=7)
-        assert answer["ask"] == 7
+        answer = asked(cockpit, want="steps", budget_ms=20)
+        assert answer["run"] == "a:1"
         steps += [frame["step"] for frame in answer["frames"]]
     assert steps == list(range(1, 25))
     assert [frame["step"] for frame in cockpit.frames] == steps  # a view that opens later sees all
@@ -38,7 +39,9 @@ def test_answers_hold_every_step_once_and_end_at_the_end(cockpit):
     assert scored[-1]["step"] == 24
     assert scored[-1]["said"].startswith("perplexity ")
     assert cockpit.frames[-1]["order"].endswith("streams")
-    assert asked(cockpit, want="steps", ask=8)["frames"] == []
+    assert asked(cockpit, want="steps")["status"] == "old"
+    assert asked(cockpit, want="run", run="b:1")["status"] == "running"
+    assert asked(cockpit, want="steps", run="b:1") == {"frames": [], "status": "finished", "ask": None, "run": "b:1"}
 
 
 def test_its_meter_shows_the_lessons_of_the_curriculum(cockpit):
@@ -57,7 +60,7 @@ def test_its_meter_names_no_lesson_that_is_not_taught(cockpit):
 
 def test_stop_saves_and_a_new_cockpit_goes_on_from_there(cockpit):
     cockpit.run_now(5)
-    answer = asked(cockpit, want="stop", ask=1)
+    answer = asked(cockpit, want="stop")
     assert (answer["status"], cockpit.status) == ("stopped", "stopped")
     again = TrainingCockpit(Session.resume(cockpit.session.out))
     assert again.plan["done"] == 5
@@ -70,12 +73,15 @@ def test_an_error_is_a_sentence_and_what_is_mended_goes_on(cockpit):
     good = weight.detach().clone()
     with torch.no_grad():
         weight[0] = float("nan")
-    assert asked(cockpit, want="steps", ask=1)["status"] == "failed"
+    asked(cockpit, want="run")
+    assert asked(cockpit, want="steps")["status"] == "failed"
+    assert asked(cockpit, want="steps")["status"] == "old", "what was asked in the same breath does not fail again"
     assert cockpit.message.startswith("the loss of step 1 is nan; nothing was learnt from it")
     assert "FloatingPointError" in cockpit.last_error
     with torch.no_grad():
         weight.copy_(good)
-    assert len(asked(cockpit, want="steps", budget_ms=0, ask=2)["frames"]) == 1
+    asked(cockpit, want="run", run="a:2")
+    assert len(asked(cockpit, want="steps", budget_ms=0, run="a:2")["frames"]) == 1
     assert cockpit.message == ""
 
 
@@ -86,10 +92,19 @@ def test_a_long_run_keeps_few_points_and_all_scores(cockpit, monkeypatch):
     assert [frame["step"] for frame in cockpit.frames if "nats" in frame][-1] == 24
 
 
-def test_what_the_model_writes_reaches_the_page_as_text_only():
-    source = (training_cockpit.HERE / "training_cockpit.js").read_text()
-    assert "innerHTML" not in source
-    assert "http" not in source.replace("http://www.w3.org/2000/svg", "")
+def test_it_opens_on_a_recorded_training_and_its_picture_says_so(cockpit):
+    assert [frame["step"] for frame in cockpit.recorded["frames"]] == sorted(
+        frame["step"] for frame in cockpit.recorded["frames"]
+    )
+    first, last = cockpit.recorded["frames"][0], cockpit.recorded["frames"][-1]
+    assert last["nats"] < first["loss"], "it shows what learning looks like"
+    assert cockpit.frames == []
+    recorded = cockpit._repr_mimebundle_()[0]["text/html"]
+    assert f"while training from {first['loss']:.2f}" in recorded
+    cockpit.run_now()
+    own = cockpit._repr_mimebundle_()[0]["text/html"]
+    held_out = [frame["nats"] for frame in cockpit.frames if "nats" in frame]
+    assert f"held out from {held_out[0]:.2f} to {held_out[-1]:.2f}" in own
 
 
 def test_an_interrupted_run_is_not_finished_and_goes_on(cockpit, monkeypatch):
@@ -100,7 +115,8 @@ def test_an_interrupted_run_is_not_finished_and_goes_on(cockpit, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cockpit.session.training, "_learn", interrupted)
-        assert asked(cockpit, want="steps", ask="a:1")["status"] == "failed"
+        asked(cockpit, want="run")
+        assert asked(cockpit, want="steps")["status"] == "failed"
         assert cockpit.message == "KeyboardInterrupt"
         with pytest.raises(KeyboardInterrupt):
             cockpit.run_now(1)

@@ -9,6 +9,8 @@ from armdlab.figures import Picture
 from armdlab.widgets.attention_microscope import AttentionMicroscope
 from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
+from armdlab.widgets.stream_viewer import Race, StreamViewer
+from armdlab.widgets.training_cockpit import TrainingCockpit
 from armdlab.widgets.view import HERE, View
 
 
@@ -74,7 +76,7 @@ def test_where_no_view_can_be_its_picture_stands_with_words(view):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-@pytest.mark.parametrize("cls", [OrderExplorer, LeakDetector, AttentionMicroscope])
+@pytest.mark.parametrize("cls", [OrderExplorer, LeakDetector, AttentionMicroscope, StreamViewer, Race, TrainingCockpit])
 def test_a_module_is_whole_and_holds_neither_markup_nor_address(cls):
     """A widget's module is loaded from a blob, where nothing can be imported."""
     assert cls._esm.count("export default") == 1
@@ -86,8 +88,10 @@ def test_a_module_is_whole_and_holds_neither_markup_nor_address(cls):
 
 def test_every_rule_of_a_style_stays_inside_its_view():
     """Styles of widgets reach the whole page."""
-    for name in ("order_picker", "order_explorer", "leak_detector", "attention_microscope"):
-        for line in (HERE / f"{name}.css").read_text().splitlines():
+    for path in HERE.glob("*.css"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("@keyframes armdlab-"):
+                continue
             assert line.startswith((".armdlab-", "@media")), line
             selectors = line.split("{")[1 if line.startswith("@media") else 0]
             assert all(part.strip().startswith(".armdlab-") for part in selectors.split(", "))

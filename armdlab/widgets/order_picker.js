@@ -33,10 +33,9 @@ const named = (state, position) => `position ${position} ${quoted(word(state, po
 
 // The root of a view. JupyterLab takes keys from whatever has the focus unless that very element says no.
 function frame(el, name, title) {
-  const root = make(el, "div", { class: `armdlab-view ${name}`, role: "group", "aria-label": title });
+  const root = make(el, "div", { class: `armdlab-view armdlab-picked ${name}`, role: "group", "aria-label": title });
   root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
-  theme(root);
-  requestAnimationFrame(() => theme(root)); // now it stands in the page
+  themed(root);
   return root;
 }
 

@@ -3,33 +3,35 @@
 function render({ model, el }) {
   const root = make(el, "div", { class: "armdlab-view armdlab-streams", role: "group", "aria-label": "a race of models" });
   root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
-  const form = make(root, "form", { class: "asked" }), first = model.get("asked"), controls = {};
-  for (const [name, attributes] of [["prompt", { type: "text", dir: "auto" }], ["streams", { type: "number", min: 1, max: 16 }], ["temperature", { type: "number", min: 0, max: 3, step: 0.1 }], ["seed", { type: "number", min: 0 }]]) {
-    controls[name] = make(make(form, "label", {}, `${name} `), "input", attributes);
-    controls[name].value = first[name];
-  }
+  root.tabIndex = -1; // a click anywhere in it brings the keys
+  const form = make(root, "form", { class: "asked", novalidate: "" });
+  const { controls, asked } = askedFor(form, model.get("asked"), [
+    ["prompt", "input", { type: "text", dir: "auto", spellcheck: "false", autocomplete: "off" }],
+    ["streams", "input", { type: "number", min: 1, max: 16, step: 1 }],
+    ["temperature", "input", { type: "number", min: 0, max: 3, step: 0.1 }],
+    ["seed", "input", { type: "number", min: 0, step: 1 }],
+  ]);
   const start = make(form, "button", { type: "submit" }, "Start");
-  const stop = make(form, "button", { type: "button" }, "Stop");
+  const stopButton = make(form, "button", { type: "button", "aria-keyshortcuts": "S" }, "Stop");
   const alert = make(root, "div", { class: "alert", role: "alert" });
+  const note = make(root, "p", { class: "note" }, "Recorded earlier; Start lets them run now.");
   const field = make(root, "div", { class: "armdlab-race" }), runners = {};
   for (const name of model.get("names")) {
     const box = make(field, "section", { class: "runner", "data-name": name, "aria-label": name });
     make(box, "h4", {}, name);
     const facts = make(box, "div", { class: "facts" }), counter = make(facts, "b", {}, "–");
-    const text = make(box, "div", { class: "text" }), verdict = make(box, "div", { class: "verdict", role: "status" });
+    const text = make(box, "div", { class: "text", role: "img", "aria-label": `what ${name} writes` }), verdict = make(box, "div", { class: "verdict", role: "status" });
     runners[name] = { counter, text, verdict, spans: [], tokens: 0, steps: 0 };
   }
 
-  const me = Math.random().toString(36).slice(2);
-  let number = 0, running = false;
-  const run = () => `${me}:${number}`;
-  function state(name) { running = name === "running"; root.dataset.status = name; start.disabled = running; stop.disabled = !running; }
+  function state(name) { root.dataset.status = name; enable(start, name !== "running"); enable(stopButton, name === "running"); }
 
   function lay(runner, given) {
     runner.text.replaceChildren();
     runner.tokens = runner.steps = 0;
     runner.verdict.textContent = "";
-    runner.spans = given.map((piece) => make(runner.text, "span", { class: piece === null ? "token open" : "token given" }, piece === null ? "·" : piece));
+    runner.counter.textContent = "–";
+    runner.spans = given.map((piece) => make(runner.text, "span", { class: piece === null ? "token open" : "token given" }, piece === null ? "·" : visible(piece)));
   }
 
   function advance(runner, steps) {
@@ -51,41 +53,48 @@ function render({ model, el }) {
       const runner = runners[found.name];
       runner.verdict.textContent = found.verdict;
       for (const span of runner.spans) if (span.classList.contains("open")) span.textContent = "";
+      runner.text.setAttribute("aria-label", `${found.name} wrote: ${found.text}`);
     }
   }
 
-  function answered(content) {
-    if (content.status === "failed") { if (running) { state("failed"); alert.textContent = model.get("message"); } return; }
-    if (content.run !== run() || !running) return;
-    if (content.given) {
-      for (const [name, given] of Object.entries(content.given)) lay(runners[name], given);
-      model.send({ want: "steps", run: run(), budget_ms: 60 });
-      model.send({ want: "steps", run: run(), budget_ms: 60 });
-      return;
-    }
-    for (const [name, steps] of Object.entries(content.frames)) advance(runners[name], steps);
-    arrived(content.done);
-    if (content.status === "running") model.send({ want: "steps", run: run(), budget_ms: 60 });
-    else state(content.status);
-  }
-
+  const pull = pulling(model, alert, {
+    took(content) {
+      for (const [name, given] of Object.entries(content.given || {})) lay(runners[name], given);
+      for (const [name, steps] of Object.entries(content.frames || {})) advance(runners[name], steps);
+      arrived(content.done || []);
+    },
+    ended: state,
+  });
   form.onsubmit = (event) => {
     event.preventDefault();
-    if (running) return;
-    number++;
-    alert.textContent = "";
+    if (!pull.begin(asked())) return;
+    note.textContent = "";
     state("running");
-    const asked = Object.fromEntries(Object.entries(controls).map(([name, input]) => [name, input.type === "number" ? Number(input.value) : input.value]));
-    model.send({ want: "run", run: run(), asked });
   };
-  stop.onclick = () => { if (running) { model.send({ want: "stop", run: run() }); state("stopped"); } };
-  const told = () => { if (model.get("message")) alert.textContent = model.get("message"); };
-  model.on("msg:custom", answered);
-  model.on("change:message", told);
-  theme(root);
-  requestAnimationFrame(() => theme(root));
+  const halt = () => { if (pull.running()) pull.stop(); };
+  stopButton.onclick = halt;
+  root.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "INPUT") return;
+    if (event.key.toLowerCase() === "s") { event.preventDefault(); halt(); }
+    if (/^[1-8]$/.test(event.key)) { event.preventDefault(); controls.streams.value = event.key; }
+  });
+
+  // A race that was run by a cell, or earlier.
+  function renewed() {
+    if (pull.running() || !["ready", "recorded"].includes(root.dataset.status)) return;
+    for (const found of model.get("result")) {
+      if (!runners[found.name] || !found.trace) continue;
+      lay(runners[found.name], found.trace.given);
+      advance(runners[found.name], found.trace.steps);
+    }
+    arrived(model.get("result").filter((found) => runners[found.name]));
+    note.hidden = !model.get("recorded");
+  }
+  themed(root);
+  model.on("change:result", renewed);
   state("ready");
-  return () => { number++; running = false; model.off("msg:custom", answered); model.off("change:message", told); };
+  renewed();
+  return () => { pull.off(); model.off("change:result", renewed); };
 }
 
 export default { render };

@@ -1,81 +1,25 @@
-"""How does a text come into being, several streams at once? (the stream viewer, and a race of three models)
-
-The view pulls: it asks for the next steps, the kernel decodes for a moment and answers, and the answer makes the view
-ask again. Nothing runs between two questions, so Stop is simply not to ask any more.
-"""
+"""How does a text come into being, several streams at once? (the stream viewer, and a race of three models)"""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import traitlets
 from matplotlib.figure import Figure
 
-from armdlab import tales
-from armdlab.curriculum import seeded
 from armdlab.figures import PALETTE, Picture
-from armdlab.orders import GenerationOrder
 from armdlab.traces import Recorder, Step, Trace
 from armdlab.trained import Lab, load
-from armdlab.widgets.view import View
-
-RECORDED = Path(__file__).resolve().parents[2] / "data" / "traces" / "tale.json"
-ORDERS = ("streams", "left to right", "random")
+from armdlab.widgets.pulled import RECORDED, PulledView
+from armdlab.widgets.runs import start_run, verdict
 
 
-def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
-    """A run that a view asked for.
-
-    Args:
-        lab: who writes.
-        asked: `prompt`, `streams`, `temperature`, `order` (one of `ORDERS`) and `seed`, as the view's controls say.
-
-    Raises:
-        ValueError: if they do not suit the model; the message says what to change.
-    """
-    longest, prompt = lab.model.config.max_length, str(asked.get("prompt", ""))
-    ids = lab.tokenizer.encode(prompt)
-    if len(ids) >= longest:
-        raise ValueError(f"the prompt has {len(ids)} tokens and the model can hold {longest}; shorten it")
-    streams, kind = int(asked.get("streams", 1)), asked.get("order", "streams")
-    if kind not in ORDERS:
-        raise ValueError(f"order={kind!r} is unknown; choose {', '.join(ORDERS)}")
-    new = longest - len(ids)
-    if not 1 <= streams <= new:
-        raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
-    seed = int(asked.get("seed", 0))
-    how: dict[str, Any] = {"temperature": float(asked.get("temperature", 1.0)), "seed": seed, "prompt": ids or None}
-    length = len(ids) + new // streams * streams
-    if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
-        how["order"] = lab.denoising_order(streams + length // streams - 1, length=length, n_known=len(ids), seed=seed)
-    elif kind == "random":
-        first = list(range(len(ids)))
-        rest = (GenerationOrder.random(new, generator=seeded(seed)).positions + len(ids)).tolist()
-        how["order"], length = GenerationOrder(first + rest, list(range(longest))), longest
-    elif kind == "streams":
-        how["streams"] = streams
-    if kind == "left to right" or type(lab.model).__name__ == "AR":
-        how.pop("streams", None)
-    settings = {"model": lab.folder.name, "order": kind, "streams": streams, "prompt": prompt}
-    return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
-
-
-def verdict(text: str) -> str:
-    """What a text is as a tale, in words."""
-    found = tales.check(text)
-    if not found:
-        return "a tale, and consistent"
-    if any(violation.kind == "grammar" for violation in found):
-        return "no tale: the grammar cannot have written it"
-    return f"reads as a tale, with {len(found)} contradiction{'s' if len(found) > 1 else ''}"
-
-
-class StreamViewer(View):
+class StreamViewer(PulledView):
     """Watch a model write: lanes, text, probabilities and alternatives; replay a run step by step.
 
     Args:
@@ -83,11 +27,12 @@ class StreamViewer(View):
         trace: a run to open with; a recorded tale if left out.
     """
 
-    files = ("trace_player", "stream_viewer")
+    files = ("pull", "trace_player", "stream_viewer")
 
     trace = traitlets.Dict().tag(sync=True)
     names = traitlets.List().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)
+    compared = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, labs: Lab | Mapping[str, Lab] | None = None, *, trace: Trace | None = None) -> None:
         self._labs: dict[str, Lab | None] = {"tales": None}
@@ -95,8 +40,8 @@ class StreamViewer(View):
             self._labs = dict(labs) if isinstance(labs, Mapping) else {labs.folder.name: labs}
         self._run: Recorder | None = None
         self._steps: Iterator[Step] | None = None
-        self._run_id: object = None
-        opened = trace or Trace.from_json(RECORDED.read_text(encoding="utf-8"))
+        self._before: Trace | None = None  # the run before this one, to compare with
+        opened = trace or Trace.from_json((RECORDED / "tale.json").read_text(encoding="utf-8"))
         asked = {"prompt": "It was a", "streams": 4, "temperature": 1.0, "order": "streams", "seed": 1}
         super().__init__(trace=opened.to_dict(), names=list(self._labs), asked=asked)
 
@@ -105,41 +50,50 @@ class StreamViewer(View):
 
     def run_now(self, **asked: Any) -> Trace:  # noqa: ANN401
         """Run in the calling cell, to the end; the view shows it. Arguments as for `start_run`, and `model`."""
-        self._begin({**self.asked, **asked}, run=object())
+        self.begin({**self.asked, **asked})
         for _ in self._steps or ():
             pass
-        return self._finish()
-
-    def answer(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Start, go on, or stop: `want` is "run", "steps" or "stop"; steps of an older run are answered by none."""
-        want, run = content.get("want"), content.get("run")
-        if want == "run":
-            self._begin(content.get("asked", {}), run)
-            return {"run": run, "given": self._run.given, "lanes": self._run.lanes, "frames": [], "status": "running"}
-        if run != self._run_id or self._steps is None:
-            return {"run": run, "frames": [], "status": "old"}
-        if want == "stop":
-            self._finish()
-            return {"run": run, "frames": [], "status": "stopped"}
-        frames, until = [], time.perf_counter() + float(content.get("budget_ms", 40)) / 1000
-        for step in self._steps:
-            frames.append(asdict(step))
-            if time.perf_counter() >= until:
-                return {"run": run, "frames": frames, "status": "running"}
         self._finish()
-        return {"run": run, "frames": frames, "status": "finished"}
+        return self._with_others()
 
-    def _begin(self, asked: Mapping[str, Any], run: object) -> None:
+    def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a run: what is given, and the lane of each position."""
         name = asked.get("model") or self.names[0]
         if name not in self._labs:
             raise ValueError(f"model={name!r} is not here; choose {', '.join(self._labs)}")
         self._labs[name] = self._labs[name] or load(name)
-        self._run = start_run(self._labs[name], asked)
-        self._steps, self._run_id = iter(self._run), run
+        run = start_run(self._labs[name], asked)
+        self._before = self._run.trace if self._run else None
+        self._run, self._steps = run, iter(run)
+        return {"given": run.given, "lanes": run.lanes}
 
-    def _finish(self) -> Trace:
-        """Keep the run, with alternatives where one pass gives them, for views that open later."""
-        self._steps = None
+    def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
+        """Write for about that long, at least one step."""
+        frames, until = [], time.perf_counter() + seconds
+        for step in self._steps:
+            frames.append(step.to_dict())
+            if time.perf_counter() >= until:
+                return {"frames": frames}, True
+        self._finish()
+        return {"frames": frames}, False
+
+    def halt(self, shown: int | None) -> None:
+        """Keep the steps that were seen."""
+        if shown is not None:
+            self._run.cut(shown)
+        self._finish()
+
+    def look_up(self) -> dict[str, Any]:
+        """Add what else each token could have been, where one pass of the model tells it."""
+        self._with_others()
+        return {}
+
+    def _finish(self) -> None:
+        """Keep the run for views that open later, and say how it differs from the one before."""
+        self.trace = self._run.trace.to_dict()
+        self.compared = self._before.against(self._run.trace) if self._before else ""
+
+    def _with_others(self) -> Trace:
         trace = self._run.with_others()
         self.trace = trace.to_dict()
         return trace
@@ -149,7 +103,7 @@ class StreamViewer(View):
         return drawn(Trace.from_dict(self.trace))
 
 
-class Race(View):
+class Race(PulledView):
     """Several models write at the same time, each by its own clock: ARMD in streams, AR, masked diffusion.
 
     Args:
@@ -158,69 +112,72 @@ class Race(View):
         is_tale: whether a verdict of the grammar is given at the end.
     """
 
-    files = ("trace_player", "race")
+    files = ("pull", "trace_player", "race")
 
     names = traitlets.List().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)
     result = traitlets.List().tag(sync=True)
+    recorded = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, labs: Mapping[str, Lab] | None = None, *, streams: int = 8, is_tale: bool = True) -> None:
         self._labs: dict[str, Lab | None] = dict(labs or dict.fromkeys(("tales", "tales_ar", "tales_mdlm")))
-        self._is_tale, self._run_id = is_tale, object()
+        self._is_tale = is_tale
         self._runners: dict[str, tuple[Recorder, Iterator[Step]]] = {}
+        self._arrived: list[dict[str, Any]] = []
         asked = {"prompt": "It was a", "streams": streams, "temperature": 1.0, "seed": 1}
-        super().__init__(names=list(self._labs), asked=asked)
+        opened = [] if labs else json.loads((RECORDED / "race.json").read_text(encoding="utf-8"))
+        super().__init__(names=list(self._labs), asked=asked, result=opened, recorded=bool(opened))
 
     def __repr__(self) -> str:
         return f"Race({', '.join(self.names)}; {self.asked['streams']} streams)"
 
     def run_now(self, **asked: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         """The whole race in the calling cell: a result for each runner."""
-        run = object()
-        said = self.answer({"want": "run", "run": run, "asked": {**self.asked, **asked}})
-        while said["status"] == "running":
-            said = self.answer({"want": "steps", "run": run, "budget_ms": 1000})
+        self.begin({**self.asked, **asked})
+        while self.advance(1.0)[1]:
+            pass
         return self.result
 
-    def answer(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Start, go on, or stop, as for the stream viewer; each runner gets the same share of the time."""
-        want, run = content.get("want"), content.get("run")
-        if want == "run":
-            for name in self._labs:
-                self._labs[name] = self._labs[name] or load(name)
-            runs = {name: start_run(lab, content.get("asked", {})) for name, lab in self._labs.items()}
-            self._runners = {name: (recorder, _timed(recorder)) for name, recorder in runs.items()}
-            self._run_id, self.result = run, []
-            given = {name: recorder.given for name, recorder in runs.items()}
-            return {"run": run, "given": given, "frames": {}, "done": [], "status": "running"}
-        if run != self._run_id:
-            return {"run": run, "frames": {}, "done": [], "status": "old"}
-        if want == "stop":
-            self._run_id = object()
-            return {"run": run, "frames": {}, "done": [], "status": "stopped"}
-        share = float(content.get("budget_ms", 60)) / 1000 / max(1, len(self._runners))
-        frames = {}
-        for name, (_, steps) in list(self._runners.items()):
+    def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start all runners: what is given to each."""
+        for name in self._labs:
+            self._labs[name] = self._labs[name] or load(name)
+        runs = {name: start_run(lab, asked) for name, lab in self._labs.items()}
+        self._runners = {name: (recorder, _timed(recorder)) for name, recorder in runs.items()}
+        self._arrived = []
+        return {"given": {name: recorder.given for name, recorder in runs.items()}}
+
+    def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
+        """Let each runner write for the same share of the time, at least one step."""
+        share, frames = seconds / max(1, len(self._runners)), {}
+        for name, (recorder, steps) in list(self._runners.items()):
             until, frames[name] = time.perf_counter() + share, []
             for step in steps:
-                frames[name].append(asdict(step))
+                frames[name].append(step.to_dict())
                 if time.perf_counter() >= until:
                     break
             else:
-                self.result = [*self.result, self._arrived(name, *self._runners.pop(name))]
-        status = "running" if self._runners else "finished"
-        return {"run": run, "frames": frames, "done": self.result, "status": status}
+                del self._runners[name]
+                self._arrived.append(self._result_of(name, recorder))
+        done = [{key: value for key, value in found.items() if key != "trace"} for found in self._arrived]
+        if not self._runners:
+            self.halt(None)
+        return {"frames": frames, "done": done}, bool(self._runners)
 
-    def _arrived(self, name: str, recorder: Recorder, _: Iterator[Step]) -> dict[str, Any]:
+    def halt(self, shown: int | None) -> None:
+        """Keep the results of those who have arrived."""
+        self._runners, self.result, self.recorded = {}, list(self._arrived), False
+
+    def _result_of(self, name: str, recorder: Recorder) -> dict[str, Any]:
         trace = recorder.trace
-        lab = self._labs[name]
-        text = lab.read([token for token in recorder.ids if token >= 0])
+        text = self._labs[name].read([token for token in recorder.ids if token >= 0])
         return {
             "name": name,
             "steps": len(trace.steps),
             "seconds": trace.steps[-1].elapsed if trace.steps else 0.0,
             "text": text,
             "verdict": verdict(text) if self._is_tale else "",
+            "trace": trace.to_dict(),
         }
 
     def picture(self) -> Picture:
@@ -245,7 +202,7 @@ def _timed(recorder: Recorder) -> Iterator[Step]:
         spent += time.perf_counter() - started
         if step is None:
             return
-        recorder.done[-1] = Step(spent, step.made)
+        recorder.done[-1] = replace(step, elapsed=spent)
         yield recorder.done[-1]
 
 

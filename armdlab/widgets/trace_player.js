@@ -5,6 +5,7 @@ const LANES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 const visible = (piece) => (piece === "<|endoftext|>" ? "∎" : piece.replace(/\n/g, "⏎"));
 
 function tracePlayer(root) {
+  root.tabIndex = -1; // a click anywhere in it brings the keys
   const facts = make(root, "div", { class: "facts" });
   const shown = {};
   for (const name of ["step", "tokens", "seconds", "tokens/s", "nats a token"]) {
@@ -153,7 +154,8 @@ function tracePlayer(root) {
     spans[to].focus();
   });
   root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || ["INPUT", "SELECT", "BUTTON"].includes(event.target.tagName)) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || ["INPUT", "SELECT"].includes(event.target.tagName)) return;
+    if (event.key === " " && event.target.tagName === "BUTTON") return; // which it presses
     const act = { " ": toggle, ArrowLeft: () => show(at - 1), ArrowRight: () => show(at + 1), Home: () => show(0), End: () => show(1e9) }[event.key];
     if (event.key === "Escape") { quiet(); said.textContent = ""; }
     if (!act) return;
@@ -161,5 +163,14 @@ function tracePlayer(root) {
     if (event.key !== " ") stop();
     act();
   });
-  return { load, push, show, toggle, stop, trace: () => trace, renew: (next) => { trace = next; index(); } };
+
+  // The same run with more to tell, such as alternatives: what is on the screen stays. False if it is another run.
+  function renew(next) {
+    const made = (run) => JSON.stringify(run.steps.map((step) => step.made.map(({ position, piece }) => [position, piece])));
+    if (made(next) !== made(trace)) return false;
+    trace = next;
+    index();
+    return true;
+  }
+  return { load, push, show, toggle, stop, renew, trace: () => trace };
 }

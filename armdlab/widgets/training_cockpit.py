@@ -1,29 +1,24 @@
-"""How does a model learn, as one watches? Loss, held-out perplexity, the curriculum's meter, a sample; pause and stop.
-
-The view pulls: it asks for the next steps, the kernel trains for a moment and answers, and the answer makes the view
-ask again. There is no thread, so cells still run in between, and Colab shows what JupyterLab shows.
-"""
+"""How does a model learn, as one watches? Loss, held-out perplexity, meter, sample; pause and stop."""
 
 from __future__ import annotations
 
-import threading
+import json
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
+from armdlab import lesson_figures
+from armdlab.figures import Picture
 from armdlab.recipes import Moment, Session
+from armdlab.widgets.pulled import RECORDED, PulledView
 
-HERE = Path(__file__).parent
 MOST_POINTS = 2000  # of the curve that a second view or a reload sees
 
 
-class TrainingCockpit(anywidget.AnyWidget):
+class TrainingCockpit(PulledView):
     """Train a session in view: Play, Pause, Stop and save.
 
     Args:
@@ -31,24 +26,22 @@ class TrainingCockpit(anywidget.AnyWidget):
         scores: how often held-out text is scored and a sample written, evenly over the run.
     """
 
-    _esm = HERE / "training_cockpit.js"
-    _css = HERE / "training_cockpit.css"
+    files = ("pull", "training_cockpit")
 
     plan = traitlets.Dict().tag(sync=True)
     frames = traitlets.List().tag(sync=True)
+    recorded = traitlets.Dict().tag(sync=True)
     status = traitlets.Unicode("ready").tag(sync=True)
-    message = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, session: Session, *, scores: int = 10) -> None:
-        self.session, self.last_error, self._scores = session, "", scores
+        self.session, self._scores = session, scores
         self._moments: Iterator[Moment] | None = None
-        self._failed: object = None  # the run of the view that ended in an error
-        self._one_at_a_time = threading.Lock()  # ipykernel 7 answers two messages on two threads
         self._seen: list[dict[str, Any]] = []
         training = session.training.plan
         curriculum = training.curriculum
         bounds = [0, *(min(mark, training.steps) for mark in (curriculum.i_ar, curriculum.i_strided)), training.steps]
         super().__init__(
+            recorded=json.loads((RECORDED / "training.json").read_text(encoding="utf-8")),
             plan={
                 "steps": training.steps,
                 "done": session.training.step,
@@ -58,9 +51,8 @@ class TrainingCockpit(anywidget.AnyWidget):
                     if stop > start
                 ],
                 "out": str(session.out),
-            }
+            },
         )
-        self.on_msg(self._asked)
 
     def __repr__(self) -> str:
         return f"TrainingCockpit(step {self.session.training.step} of {self.plan['steps']}, {self.status})"
@@ -69,28 +61,42 @@ class TrainingCockpit(anywidget.AnyWidget):
         """Train in the calling cell: `steps` of them, or to the end; what the view would show is recorded."""
         goal = self.plan["steps"] if steps is None else self.session.training.step + steps
         while self.status != "finished" and self.session.training.step < goal:
-            self._keep(self._advance(0.0))
+            self.advance(0.0)
         return self
 
-    def _asked(self, _: object, content: dict[str, Any], buffers: object) -> None:
-        """Answer a message of the view; an error becomes a sentence in it, and leaves it usable."""
-        with self._one_at_a_time:
-            try:
-                frames = []
-                if content.get("want") == "steps" and content.get("ask") != self._failed:
-                    frames = self._advance(content.get("budget_ms", 80) / 1000)
-                    self._keep(frames)
-                elif content.get("want") == "stop":
-                    self._stop()
-                answer = {"frames": frames, "status": self.status}
-            except (Exception, KeyboardInterrupt) as error:
-                self.last_error = traceback.format_exc()
-                self._failed = content.get("ask")  # what was asked in the same breath would fail again
-                self._moments, self.status, self.message = None, "ready", str(error) or type(error).__name__
-                answer = {"frames": [], "status": "failed"}
-        self.send(answer | {"ask": content.get("ask")})
+    def answer(self, content: dict[str, Any]) -> dict[str, Any]:
+        """As for every pulled run; but whoever may stop and save it, be it trained by a cell."""
+        if content.get("want") == "stop":
+            self._run_id = content.get("run")
+        return super().answer(content)
 
-    def _advance(self, seconds: float) -> list[dict[str, Any]]:
+    def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing is asked for: the session says all. It goes on from where it is."""
+        return {"frames": []}
+
+    def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
+        """Train for about that long, at least one step: what there is to see."""
+        frames = self._train(seconds)
+        self._keep(frames)
+        return {"frames": frames}, self.status != "finished"
+
+    def halt(self, shown: int | None) -> None:
+        """Save what there is; Play goes on from it."""
+        self.session.save(self.session.last_figure())
+        self.frames = list(self._seen)
+        self.status = "finished" if self.session.training.step >= self.plan["steps"] else "stopped"
+
+    def picture(self) -> Picture:
+        """Loss while training, and held out, against steps; of the recorded run where this one has not begun."""
+        frames, title = self._seen, f"Training: step {self.session.training.step} of {self.plan['steps']}"
+        if not frames:
+            frames, title = self.recorded["frames"], f"{title}. Recorded earlier: {self.recorded['said']}"
+        curves = {"while training": [(frame["step"], frame["loss"]) for frame in frames]}
+        if held_out := [(frame["step"], frame["nats"]) for frame in frames if "nats" in frame]:
+            curves["held out"] = held_out
+        return lesson_figures.lines(curves, title=title, x="step", y="nats a token")
+
+    def _train(self, seconds: float) -> list[dict[str, Any]]:
         """Train for about that long, at least one step: what there is to see."""
         if self._moments is None:
             self._moments, self.status = self.session.watch(scores=self._scores), "training"
@@ -104,7 +110,6 @@ class TrainingCockpit(anywidget.AnyWidget):
             if moment is None:
                 self._moments = None
                 break
-            self.message = ""
             frames.append(self._frame(moment))
             if time.perf_counter() >= until or moment.figure is not None:
                 break
@@ -140,9 +145,3 @@ class TrainingCockpit(anywidget.AnyWidget):
             self._seen = [frame for i, frame in enumerate(self._seen) if i % 2 == 0 or "nats" in frame]
         if self.status != "training" or any("nats" in frame for frame in frames):
             self.frames = list(self._seen)
-
-    def _stop(self) -> None:
-        """Save what there is; Play goes on from it."""
-        self.session.save(self.session.last_figure())
-        self.frames = list(self._seen)
-        self.status = "finished" if self.session.training.step >= self.plan["steps"] else "stopped"

@@ -51,11 +51,13 @@ class View(anywidget.AnyWidget):
         with self._one_at_a_time:
             try:
                 said = {"status": "done"} | self.answer(content)
-                self.message = ""
+                if said["status"] != "old":  # asked in the same breath as what failed: the sentence stays
+                    self.message = ""
             except (Exception, KeyboardInterrupt) as error:
                 self.last_error, self.message = traceback.format_exc(), str(error) or type(error).__name__
                 said = {"status": "failed"}
-        self.send(said | {"ask": content.get("ask")})
+        asked = {name: content.get(name) for name in ("ask", "run") if name == "ask" or name in content}
+        self.send(said | asked)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         data, metadata = super()._repr_mimebundle_(**kwargs)

@@ -27,17 +27,22 @@ FLAGS = [
 ]
 
 
-def pytest_report_header(config):
-    if CHROMIUM is None:
-        return "NO CHROMIUM FOUND: the tests in tests/ui do not run; install one (Debian, Ubuntu: apt install chromium)"
-    return f"tests in tests/ui run in {CHROMIUM}"
+MISSING = "NO CHROMIUM FOUND: the tests in tests/ui did not run; install one (Debian, Ubuntu: apt install chromium)"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say at the very end, where it is read, also under -q and -n, that a part of the tests was left out."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_sep("!", f"{len(skipped)} tests left out", red=True, bold=True)
+        terminalreporter.write_line(MISSING, red=True, bold=True)
 
 
 @pytest.fixture(scope="session", params=["light", "dark"])
 def jupyterlab(request, tmp_path_factory):
     """(URL, token, theme) of a server, one for each theme."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium found: install one to test in a browser")
+        pytest.skip(MISSING)
     with serving(tmp_path_factory.mktemp(f"jupyterlab-{request.param}"), request.param) as server:
         yield server
 
@@ -90,12 +95,19 @@ def serving(home, theme):
 
 @pytest.fixture
 def page(jupyterlab):
+    """A page of its own for a test; see `browsing_page`."""
+    with browsing_page() as page:
+        yield page
+
+
+@contextmanager
+def browsing_page(**how):
     """A page that remembers console errors in `page.faults` and outside requests in `page.outside`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1100, "height": 1400})
+        page = browser.new_page(**{"viewport": {"width": 1100, "height": 1400}, **how})
         page.faults, page.outside = [], []
         page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: page.faults.append(str(error)))

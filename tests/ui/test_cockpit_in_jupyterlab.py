@@ -1,12 +1,10 @@
 """Laws of the training cockpit in a browser: it plays, pauses, stops and saves, goes on, and survives a mistake."""
 
 import json
-import os
 import urllib.request
-from pathlib import Path
 
-SHOTS = Path(os.environ.get("ARMDLAB_SCREENSHOTS", Path(__file__).parent / "screenshots"))
-STATUS = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
+from browsing import SHOTS, put_notebook, run_all
+
 CELL = """from pathlib import Path
 from armdlab.recipes import Recipe, Session
 from armdlab.widgets.training_cockpit import TrainingCockpit
@@ -16,27 +14,6 @@ sizes = dict(length=32, n_layer=2, n_head=2, d_model=32, vocab_size=300, batch_s
 recipe = Recipe(corpus="file:cats.txt", steps=150, **sizes)
 cockpit = TrainingCockpit(Session.begin(recipe, "run-" + THEME), scores=15)
 cockpit"""
-
-
-def put_notebook(url, token, name, cells):
-    """Write a notebook with these code cells into the server's folder."""
-    notebook = {
-        "cells": [
-            {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": c, "outputs": [], "execution_count": None}
-            for i, c in enumerate(cells)
-        ],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    body = json.dumps({"type": "notebook", "format": "json", "content": notebook}).encode()
-    request = urllib.request.Request(f"{url}/api/contents/{name}?token={token}", body, method="PUT")
-    urllib.request.urlopen(request, timeout=10).close()
-
-
-def run_all(page):
-    page.wait_for_function(f"{STATUS} === 'idle'", timeout=60_000)
-    assert page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 'ran')") == "ran"
 
 
 def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):

@@ -1,12 +1,10 @@
 """Laws of explorer, leak detector and microscope in a browser: every control, by mouse and by keyboard."""
 
-import os
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from test_cockpit_in_jupyterlab import put_notebook, run_all
+from browsing import HOSTILE, is_quiet, opened, put_notebook, run_all, shot
 
 from armdlab import GenerationOrder, load
 from armdlab.attention_maps import attention_maps
@@ -14,7 +12,6 @@ from armdlab.masks import causal_mask, strictly_causal_mask
 from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_picker import painted_order
 
-SHOTS = Path(os.environ.get("ARMDLAB_SCREENSHOTS", Path(__file__).parent / "screenshots"))
 TEXT = "the cat sat on the mat"
 EXPLORER = f"""from armdlab.widgets.order_explorer import OrderExplorer
 OrderExplorer({TEXT!r})"""
@@ -24,32 +21,6 @@ SAID = "A cheerful boy called Theo was counting on"
 MICROSCOPE = f"""from armdlab import GenerationOrder
 from armdlab.widgets.attention_microscope import AttentionMicroscope
 AttentionMicroscope(text={SAID!r}, order=GenerationOrder.strided(8, 2))"""
-HOSTILE = [
-    "<script>window.hacked=1</script> <img src=x onerror=window.hacked=1>",
-    "🦊 👩‍👩‍👧 🇺🇦",
-    "שלום مرحبا \u202eabc",
-    "e\u0301\u0301\u0301\u0301 Z\u0351\u036b\u0343\u034a",
-    "x" * 10_000,
-]
-
-
-def opened(page, jupyterlab, name, cell):
-    """The view that a cell shows, in a notebook of its own."""
-    url, token, theme = jupyterlab
-    put_notebook(url, token, f"{name}.ipynb", [cell])
-    page.goto(f"{url}/lab/tree/{name}.ipynb?reset&token={token}")
-    run_all(page)
-    view = page.locator(".armdlab-view")
-    view.wait_for(timeout=60_000)
-    page.set_default_timeout(10_000)
-    assert view.get_attribute("data-theme") == theme
-    return view
-
-
-def shot(page, view, name, theme):
-    SHOTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(500)
-    view.screenshot(path=SHOTS / f"{name}-{theme}.png")
 
 
 def until(page, view, text, inside=".summary"):
@@ -101,12 +72,6 @@ def shown_masks(view, order):
             assert re.match(rf"position {n} .* may {'' if may else 'not '}see {whom}", label)
             why = ["made earlier", "made together", "made later"][1 + (blocks[i] > blocks[n]) - (blocks[i] < blocks[n])]
             assert n == i or why in label
-
-
-def is_quiet(page):
-    assert page.faults == []
-    assert page.outside == []
-    assert page.evaluate("window.hacked === undefined")
 
 
 def test_every_control_of_the_explorer_by_mouse(page, jupyterlab):

@@ -1,17 +1,13 @@
 """Laws of stream viewer and race in a browser."""
 
-import os
-from pathlib import Path
-
 import pytest
-from test_order_views_in_jupyterlab import HOSTILE, opened, shot
+from browsing import HOSTILE, opened, shot
 
 VIEWER = """from armdlab.widgets.stream_viewer import StreamViewer
 viewer = StreamViewer()
 viewer"""
 RACE = """from armdlab.widgets.stream_viewer import Race
 Race()"""
-SHOTS = Path(os.environ.get("ARMDLAB_SCREENSHOTS", Path(__file__).parent / "screenshots"))
 
 
 def until(page, status):

@@ -1,0 +1,69 @@
+"""How does a view watch a run that takes long? By pulling (pull.js asks; here it is answered)
+
+The view asks for the next steps, the kernel works for a moment and answers, and the answer makes the view ask again.
+Nothing runs between two questions: no thread, cells still run, Colab shows what JupyterLab shows, and Stop is simply
+not to ask any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from armdlab.widgets.view import View
+
+RECORDED = Path(__file__).resolve().parents[2] / "data" / "traces"  # what views show before anything is computed
+
+
+class PulledView(View):
+    """A view of a run: a subclass says how to `begin` one, `advance` it for a while, and `halt` it."""
+
+    def __init__(self, **traits: Any) -> None:  # noqa: ANN401
+        self._run_id: object = None
+        self._goes_on = False
+        super().__init__(**traits)
+
+    def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a run; returns what the view needs before its first step."""
+        raise NotImplementedError
+
+    def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
+        """Go on for about that long, at least one step; returns what is new, and whether there is more to come."""
+        raise NotImplementedError
+
+    def halt(self, shown: int | None) -> None:
+        """End the run where the view saw it end: after `shown` steps, or after all that were made if None."""
+        raise NotImplementedError
+
+    def look_up(self) -> dict[str, Any]:
+        """What is worth knowing once a run has ended, and would have delayed it."""
+        return {}
+
+    def answer(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Start, go on, stop, or look up: `want` is "run", "steps", "stop" or "others".
+
+        What belongs to an older run is answered by status "old". A run that fails is over.
+        """
+        want, run = content.get("want"), content.get("run")
+        if want != "run" and run != self._run_id:
+            return {"status": "old"}
+        try:
+            if want == "run":
+                self._run_id, self._goes_on = None, True
+                said = self.begin(content.get("asked", {}))
+                self._run_id = run
+                return said | {"status": "running"}
+            if want == "stop":
+                self._goes_on = False
+                self.halt(content.get("shown"))
+                return {"status": "stopped"}
+            if want == "others":
+                return self.look_up() | {"status": "done"}
+            if not self._goes_on:
+                return {"status": "old"}
+            new, self._goes_on = self.advance(float(content.get("budget_ms", 40)) / 1000)
+            return new | {"status": "running" if self._goes_on else "finished"}
+        except BaseException:
+            self._run_id = None
+            raise

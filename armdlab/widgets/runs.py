@@ -1,0 +1,68 @@
+"""Which run did a reader ask for, and what became of it? (stream viewer and race)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from armdlab import tales
+from armdlab.curriculum import seeded
+from armdlab.orders import GenerationOrder
+from armdlab.traces import Recorder
+from armdlab.trained import Lab
+
+ORDERS = ("streams", "left to right", "random")
+
+
+def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
+    """A run that a view asked for.
+
+    Args:
+        lab: who writes.
+        asked: `prompt`, `streams`, `temperature`, `order` (one of `ORDERS`) and `seed`, as the view's controls say.
+
+    Raises:
+        ValueError: if they do not suit the model; the message says what to change.
+    """
+    longest, prompt = lab.model.config.max_length, str(asked.get("prompt", ""))
+    ids = lab.tokenizer.encode(prompt)
+    if len(ids) >= longest:
+        raise ValueError(f"the prompt has {len(ids)} tokens and the model can hold {longest}; shorten it")
+    streams, kind = _whole("streams", asked.get("streams", 1)), asked.get("order", "streams")
+    if kind not in ORDERS:
+        raise ValueError(f"order={kind!r} is unknown; choose {', '.join(ORDERS)}")
+    new = longest - len(ids)
+    if not 1 <= streams <= new:
+        raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
+    seed = _whole("seed", asked.get("seed", 0))
+    how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
+    length = len(ids) + new // streams * streams
+    if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
+        how["order"] = lab.denoising_order(streams + length // streams - 1, length=length, n_known=len(ids), seed=seed)
+    elif kind == "random":
+        first = list(range(len(ids)))
+        rest = (GenerationOrder.random(new, generator=seeded(seed)).positions + len(ids)).tolist()
+        how["order"], length = GenerationOrder(first + rest, list(range(longest))), longest
+    elif kind == "streams":
+        how["streams"] = streams
+    if kind == "left to right" or type(lab.model).__name__ == "AR":
+        how.pop("streams", None)
+    settings = {"model": lab.folder.name, "order": kind, "streams": streams, "prompt": prompt}
+    return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
+
+
+def _whole(name: str, value: object) -> int:
+    """A number of a control, which is empty or broken while a reader types."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name}={value!r} must be a whole number; choose one")
+    return value
+
+
+def verdict(text: str) -> str:
+    """What a text is as a tale, in words."""
+    found = tales.check(text)
+    if not found:
+        return "a tale, and consistent"
+    if any(violation.kind == "grammar" for violation in found):
+        return "no tale: the grammar cannot have written it"
+    return f"reads as a tale, with {len(found)} contradiction{'s' if len(found) > 1 else ''}"

@@ -1,0 +1,142 @@
+"""Laws of views and traces where there is no JupyterLab: Colab, VS Code, a page of its own, an exported notebook."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from browsing import SHOTS, faults_of_access
+from conftest import CHROMIUM, MISSING, browsing_page
+
+from armdlab.traces import Made, Step, Trace
+from armdlab.widgets.attention_microscope import AttentionMicroscope
+from armdlab.widgets.leak_detector import LeakDetector
+from armdlab.widgets.order_explorer import OrderExplorer
+from armdlab.widgets.pulled import RECORDED
+from armdlab.widgets.stream_viewer import Race, StreamViewer
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "05_parallel_streams.ipynb"
+VIEWS = [OrderExplorer, LeakDetector, AttentionMicroscope, StreamViewer, Race]
+# What a notebook's page tells of its theme, by whose it is.
+PAGES = {
+    "Colab, dark": ('<html theme="dark"><body style="background: #383838; color: #d5d5d5">', "dark"),
+    "Colab, dark, without a ground": ('<html theme="dark"><body>', "dark"),
+    "Colab, light": ('<html theme="light"><body style="background: white">', "light"),
+    "VS Code, dark": ('<html><body class="vscode-dark" style="background: transparent; color: #cccccc">', "dark"),
+    "VS Code, light": ('<html><body class="vscode-light" style="background: transparent; color: #333333">', "light"),
+    "bare": ("<html><body>", "light"),
+}
+# What anywidget gives to a view, for a view without a kernel.
+MODEL = """const { state, bytes } = JSON.parse(document.getElementById("state").textContent);
+const weights = bytes && Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
+const get = (name) => (name === "weights" ? new DataView(weights.buffer) : state[name]);
+const model = { get, on() {}, off() {}, send() {} };
+view.render({ model, el: document.getElementById("cell") });"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    with browsing_page() as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def standing():
+    """class -> the page of a view without a kernel, behind the beginning of a page."""
+    pages = {}
+    for cls in VIEWS:
+        view = cls()
+        state = {name: getattr(view, name) for name in view.traits(sync=True) if not name.startswith(("_", "layout"))}
+        weights = state.pop("weights", None)
+        for name in ("comm", "keys", "tabbable", "tooltip"):
+            state.pop(name, None)
+        held = json.dumps({"state": state, "bytes": weights and base64.b64encode(weights).decode()}).replace(
+            "<", "\\u003c"
+        )
+        module = view._esm.replace("export default", "const view =")
+        pages[cls] = (
+            f"<style>{view._css}</style><script type='application/json' id='state'>{held}</script>"
+            f"<div id='cell'></div><script type='module'>{module}\n{MODEL}</script>"
+        )
+    return pages
+
+
+@pytest.mark.parametrize("cls", VIEWS)
+def test_a_view_takes_the_theme_of_whatever_page_it_stands_in(page, standing, cls):
+    for begins, theme in PAGES.values():
+        page.set_content(begins + standing[cls])
+        assert page.locator(f".armdlab-view[data-theme='{theme}']").count() == 1, begins
+    page.evaluate("document.body.setAttribute('style', 'background: #222')")  # a reader changes the theme
+    page.wait_for_selector(".armdlab-view[data-theme='dark']")
+    page.evaluate("document.body.setAttribute('style', 'background: #fff')")
+    page.wait_for_selector(".armdlab-view[data-theme='light']")
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_saved_run_plays_from_a_file_without_a_network(page, theme, tmp_path):
+    recorded = Trace.from_json((RECORDED / "tale.json").read_text(encoding="utf-8"))
+    recorded.save(tmp_path / "run.html")
+    recorded.save(tmp_path / "run.gif")
+    page.context.set_offline(True)
+    page.emulate_media(color_scheme=theme, reduced_motion="no-preference")
+    page.goto((tmp_path / "run.html").as_uri())
+    step = page.locator("[data-fact=step]")
+    page.wait_for_function("/^[3-9] of/.test(document.querySelector('[data-fact=step]').textContent)")  # by itself
+    page.get_by_role("button", name="Pause").click()
+    page.keyboard.press("End")
+    assert step.inner_text() == f"{len(recorded.steps)} of {len(recorded.steps)}"
+    text = page.locator(".text").inner_text().replace("⏎", "\n").replace("∎", "")
+    assert text.split() == recorded.text.replace("<|endoftext|>", "").split()
+    page.locator(".text .token").nth(8).hover()
+    assert "made at step" in page.locator(".said").inner_text()
+    assert "The likeliest there" in page.locator(".said").inner_text()
+    assert page.locator(".armdlab-view").get_attribute("data-theme") == theme
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / f"page-of-a-run-{theme}.png")
+    assert faults_of_access(page) == []
+    page.emulate_media(color_scheme="light" if theme == "dark" else "dark")
+    page.wait_for_selector(f".armdlab-view:not([data-theme='{theme}'])")
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.reload()
+    page.wait_for_timeout(300)
+    assert step.inner_text() == f"{len(recorded.steps)} of {len(recorded.steps)}", "nothing moves by itself"
+    page.goto((tmp_path / "run.gif").as_uri())
+    assert page.evaluate("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 720
+    assert page.faults == []
+    assert page.outside == []
+    page.context.set_offline(False)
+
+
+def test_hostile_text_on_a_page_of_its_own_is_text(page, tmp_path):
+    pieces = [
+        "</script><script>window.hacked=1</script>",
+        "<img src=x onerror=window.hacked=1>",
+        "🦊\u2028",
+        "\u202eabc",
+    ]
+    steps = tuple(Step(0.1 * (n + 1), (Made(n, piece, -0.5, ((piece, 0.6),)),)) for n, piece in enumerate(pieces))
+    Trace({"prompt": pieces[0]}, (None,) * len(pieces), (0,) * len(pieces), steps).save(tmp_path / "hostile.html")
+    page.goto((tmp_path / "hostile.html").as_uri())
+    page.keyboard.press("End")
+    shown = [span.text_content() for span in page.locator(".text .token").all()]
+    assert shown == pieces
+    assert page.locator("img, main script").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+def test_an_exported_lesson_shows_the_picture_of_its_view_in_place_of_the_view(page, tmp_path):
+    from nbconvert import HTMLExporter
+
+    exported = tmp_path / "lesson.html"
+    exported.write_text(HTMLExporter().from_filename(str(LESSON))[0], encoding="utf-8")
+    page.context.set_offline(True)  # what it would fetch to typeset formulas is not there
+    page.goto(exported.as_uri(), wait_until="domcontentloaded")
+    poster = page.get_by_role("img", name="A run of tales: ")
+    assert poster.evaluate("image => image.decode().then(() => image.naturalWidth)") > 400
+    assert poster.bounding_box()["width"] > 300
+    poster.screenshot(path=SHOTS / "exported-lesson.png")
+    page.context.set_offline(False)
+    page.faults.clear()
+    page.outside.clear()
