@@ -18,3 +18,14 @@ torch.set_num_threads(1)  # models of tests are tiny: a second thread only waits
 def fixed_chance():
     """Start every test from the same random state."""
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say at the very end, where it is read, also under -q and -n, that tests were left out for want of a browser."""
+    missing = [report for report in terminalreporter.stats.get("skipped", []) if "NO CHROMIUM" in str(report.longrepr)]
+    if missing:
+        terminalreporter.write_sep("!", f"{len(missing)} TESTS LEFT OUT", red=True, bold=True)
+        told = (
+            "NO CHROMIUM FOUND: the tests in tests/ui did not run; install one (Debian, Ubuntu: apt install chromium)"
+        )
+        terminalreporter.write_line(told, red=True, bold=True)

@@ -183,3 +183,18 @@ def test_make_lab_opens_a_server_on_the_first_lesson_within_seconds(tmp_path):
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
+
+
+def test_a_missing_chromium_is_said_loudly_where_all_tests_end(tmp_path):
+    tests = ["tests/ui/test_lessons_in_jupyterlab.py", "-k", "01_"]  # in a light and in a dark theme
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "2 TESTS LEFT OUT" in run.stdout
+    assert "NO CHROMIUM FOUND: the tests in tests/ui did not run; install one" in run.stdout.splitlines()[-2]

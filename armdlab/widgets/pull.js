@@ -24,7 +24,7 @@ function pulling(model, alert, { took, ended }) {
     said();
     if (!running && !paused) return;
     if (content.status !== "running") running = paused = false;
-    if (content.status === "old") alert.textContent = "Another view of this widget has begun a run; this one has stopped.";
+    if (content.status === "old") alert.textContent = "Another view of this widget took over; this one has stopped.";
     took(content); // also what was on its way when the reader pressed Pause
     if (content.status !== "running") ended(content.status === "old" ? "stopped" : content.status);
     fill();

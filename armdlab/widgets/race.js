@@ -40,7 +40,7 @@ function render({ model, el }) {
       for (const made of step.made) {
         const span = runner.spans[made.position];
         span.textContent = visible(made.piece);
-        span.className = "token";
+        span.className = `token${made.piece === END ? " end" : ""}`;
         span.style.setProperty("--p", Math.exp(made.log_prob).toFixed(3));
         runner.tokens++;
       }

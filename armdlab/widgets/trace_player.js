@@ -2,7 +2,8 @@
 const LANES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8C6D00"];
 
 // A line break reads as its sign, and so does the end of a text, of which there are many behind it.
-const visible = (piece) => (piece === "<|endoftext|>" ? "∎" : piece.replace(/\n/g, "⏎"));
+const END = "<|endoftext|>";
+const visible = (piece) => (piece === END ? "∎" : piece.replace(/\n/g, "⏎"));
 
 function tracePlayer(root) {
   root.tabIndex = -1; // a click anywhere in it brings the keys
@@ -22,7 +23,7 @@ function tracePlayer(root) {
   for (const [value, name] of [["2", "2 steps/s"], ["6", "6 steps/s"], ["20", "20 steps/s"], ["0", "as it was"]]) make(speed, "option", { value }, name);
   speed.value = "6";
   const ticks = make(root, "div", { class: "ticks", "aria-hidden": "true" });
-  const said = make(root, "div", { class: "said", "aria-live": "polite" }, "Point at a token, or move to it by arrows, to read how it came to be.");
+  const said = make(root, "div", { class: "said", "aria-live": "polite" });
 
   let trace = { given: [], lanes: [], steps: [] }, at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
 
@@ -31,6 +32,7 @@ function tracePlayer(root) {
   function load(next) {
     stop();
     trace = next;
+    said.textContent = "Point at a token, or move to it by arrows, to read how it came to be.";
     lanes.replaceChildren();
     text.replaceChildren();
     cells = []; spans = []; focus = 0;
@@ -65,6 +67,7 @@ function tracePlayer(root) {
       if (!span) continue;
       span.textContent = made ? visible(made.piece) : "·";
       span.classList.toggle("open", !made);
+      span.classList.toggle("end", made?.piece === END);
       span.classList.toggle("new", Boolean(made && isNew));
       span.style.setProperty("--p", made ? Math.exp(made.log_prob).toFixed(3) : 0);
       span.style.setProperty("--lane", LANES[trace.lanes[position] % LANES.length]);

@@ -22,26 +22,15 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ui"))
-from conftest import CHROMIUM, FLAGS, serving
-from test_cockpit_in_jupyterlab import put_notebook, run_all
+from browsing import KERNEL, put_notebook, run_all, run_code
+from conftest import browsing_page, serving
+from test_every_view_in_jupyterlab import IMPORTS, VIEWS
 
 from armdlab import load
 from armdlab.widgets.stream_viewer import StreamViewer
 
-KERNEL = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
-VIEWS = {
-    "order explorer": "OrderExplorer()",
-    "leak detector": "LeakDetector()",
-    "attention microscope": "AttentionMicroscope()",
-    "stream viewer": "StreamViewer()",
-    "race": "Race()",
-}
-IMPORTS = """from armdlab.widgets.order_explorer import OrderExplorer
-from armdlab.widgets.leak_detector import LeakDetector
-from armdlab.widgets.attention_microscope import AttentionMicroscope
-from armdlab.widgets.stream_viewer import Race, StreamViewer"""
 # As large as a laptop writes with patience, so that a run lasts long enough for frames to be counted: 8 lanes of 32.
-LARGE = """import torch
+LARGE = """import json, time, torch
 from pathlib import Path
 from armdlab import ARMD, ARMDConfig, Lab, decode_steps, load
 from armdlab.widgets.stream_viewer import StreamViewer
@@ -50,89 +39,112 @@ torch.set_num_threads(1)
 tales = load("tales")
 config = ARMDConfig(tales.tokenizer.vocab_size, 256, n_layer=12, n_head=8, d_model=512)
 large = Lab(ARMD(config).eval(), tales.tokenizer, {}, Path("untrained"))
-viewer = StreamViewer({"large": large, "tales": tales})
+
+class Timed(StreamViewer):
+    def begin(self, asked):
+        self.cpu = -time.process_time()
+        return super().begin(asked)
+    def _finish(self):
+        self.cpu += time.process_time()
+        made = sum(len(step.made) for step in self._run.done)
+        self.took = [made, self._run.done[-1].elapsed, self.cpu]
+        super()._finish()
+
+def bare(lab):
+    size, started, made = lab.model.config.max_length, time.process_time(), 0
+    for step in decode_steps(lab.engine, length=size, streams=8, seed=1, end=lab.tokenizer.end_of_text):
+        made += int((step.positions >= 0).sum())
+    return [made, step.elapsed, time.process_time() - started]
+
+def tell(values):
+    raise RuntimeError(json.dumps(values))
+
+viewer = Timed({"large": large, "tales": tales})
 viewer"""
-# A run without a view, timed in the very kernel that serves the view: what the viewer's clock is compared with.
-BARE = """import json
-seconds = {}
-for name, lab in {"large": large, "tales": tales}.items():
-    size = lab.model.config.max_length
-    how = dict(length=size, streams=8, seed=1, end=lab.tokenizer.end_of_text)
-    seconds[name] = []
-    for _ in range(TURNS):
-        made, last = 0, None
-        for last in decode_steps(lab.engine, **how):
-            made += int((last.positions >= 0).sum())
-        seconds[name].append(made / last.elapsed)
-print(json.dumps(seconds))"""
+# Milliseconds from the kernel's word that a cell has ended to the second frame that holds its view.
+PAINT = """(index) => new Promise((resolve) => {
+  const panel = window.jupyterapp.shell.currentWidget, notebook = panel.content;
+  const cell = notebook.widgets[index].node;
+  for (const old of document.querySelectorAll(".armdlab-view")) old.dataset.old = "";
+  let ended = null;
+  panel.sessionContext.session.kernel.iopubMessage.connect((_, message) => {
+    if (message.header.msg_type !== "status" || message.content.execution_state !== "idle") return;
+    if (message.parent_header.msg_type === "execute_request") ended ??= Date.parse(message.header.date); // its clock
+  });
+  const wait = () => {
+    const view = cell.querySelector(".armdlab-view:not([data-old])");
+    if (!view || !view.clientHeight || ended === null) { requestAnimationFrame(wait); return; }
+    requestAnimationFrame(() => resolve(Date.now() - ended));
+  };
+  notebook.activeCellIndex = index;
+  window.jupyterapp.commands.execute("notebook:run-cell");
+  wait();
+})"""
+GAPS = """const gaps = [];
+      let last = null;
+      const frame = (now) => {
+        if (last !== null && counts()) gaps.push(now - last);
+        last = now;
+        if (goes()) requestAnimationFrame(frame); else resolve(gaps);
+      };
+      requestAnimationFrame(frame);"""
 
 
 @contextmanager
-def notebook(cells):
-    """A page on which all cells of a notebook have run."""
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as home, serving(Path(home), "light") as (url, token, _), sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1100, "height": 1400})
+def notebook(cells, height=1400):
+    """A page on which a notebook is open and its kernel idle."""
+    size = {"width": 1100, "height": height}
+    with (
+        tempfile.TemporaryDirectory() as home,
+        serving(Path(home), "light") as lab,
+        browsing_page(viewport=size) as page,
+    ):
+        url, token, _ = lab
         put_notebook(url, token, "bench.ipynb", cells)
+        page.set_default_timeout(240_000)
         page.goto(f"{url}/lab/tree/bench.ipynb?reset&token={token}")
-        page.set_default_timeout(120_000)
+        page.wait_for_function(f"{KERNEL}?.status === 'idle'")
         yield page
-        browser.close()
+
+
+def asked(page, code):
+    """What an expression is in the kernel."""
+    return json.loads(run_code(page, f"tell({code})"))
 
 
 def paint(turns):
-    """Milliseconds from the kernel's word that a view's cell has ended to the second frame that holds the view."""
-    watch = """async () => {
-      const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-      window.paints = new Promise((resolve) => {
-        let ended = null;
-        kernel.iopubMessage.connect((_, message) => {
-          if (message.header.msg_type !== "status" || message.content.execution_state !== "idle") return;
-          if (message.parent_header.msg_type !== "execute_request") return;
-          ended ??= Date.parse(message.header.date); // the kernel's own clock, which is the browser's here
-        });
-        const wait = () => {
-          const view = document.querySelector(".armdlab-view");
-          if (!view || !view.clientHeight || ended === null) { requestAnimationFrame(wait); return; }
-          requestAnimationFrame(() => resolve(Date.now() - ended));
-        };
-        wait();
-      });
-    }"""
-    for name, call in VIEWS.items():
-        found = []
+    """First paint of each view, in a kernel that has imported the lab."""
+    cells = [f"views[{name!r}] = {call}\nviews[{name!r}]" for name, (call, _) in VIEWS.items()]
+    with notebook([IMPORTS, *cells], height=800 * len(VIEWS)) as page:
+        run_all(page)
+        page.locator(".armdlab-view").nth(len(VIEWS) - 1).wait_for()
+        found = {name: [] for name in VIEWS}
         for _ in range(turns):
-            with notebook([f"{IMPORTS}\n{call}"]) as page:
-                page.wait_for_function(f"{KERNEL}?.status === 'idle'")
-                page.evaluate(watch)
-                run_all(page)
-                found.append(page.evaluate("window.paints"))
-        print(f"{name}: first paint {statistics.median(found):.0f} ms after its cell (worst {max(found):.0f})")
+            run_code(page, "import shutil; shutil.rmtree('run-all', ignore_errors=True)")
+            for index, name in enumerate(VIEWS, start=1):
+                found[name].append(page.evaluate(PAINT, index))
+                page.wait_for_timeout(300)
+    for name, times in found.items():
+        print(f"{name}: first paint {statistics.median(times):.0f} ms after its cell (worst {max(times):.0f})")
 
 
-def write(page, model, **controls):
-    """Let the viewer write a text to its end; the gaps between frames of the screen meanwhile, in ms."""
-    for name, value in controls.items():
-        page.locator(".asked label", has_text=name).locator("input").fill(str(value))
+def write(page, model):
+    """Let the viewer write 8 lanes to their end; the gaps between frames of the screen meanwhile, in ms."""
+    for name, value in {"prompt": "", "streams": "8"}.items():
+        page.locator(".asked label", has_text=name).locator("input").fill(value)
     page.locator(".asked label", has_text="model").locator("select").select_option(model)
-    gaps = page.evaluate("""() => new Promise((resolve) => {
-      const root = document.querySelector(".armdlab-view"), gaps = [];
-      let last = null;
+    gaps = page.evaluate(f"""() => new Promise((resolve) => {{
+      const root = document.querySelector(".armdlab-view");
+      const counts = () => Number(root.querySelector("[data-fact=tokens]").textContent) > 0;
+      const goes = () => root.dataset.status === "running";
       root.querySelector("form").requestSubmit();
-      const frame = (now) => {
-        const busy = root.dataset.status === "running";
-        if (last !== null && Number(root.querySelector("[data-fact=tokens]").textContent) > 0) gaps.push(now - last);
-        last = now;
-        if (busy) requestAnimationFrame(frame); else resolve(gaps);
-      };
-      requestAnimationFrame(frame);
-    })""")
+      {GAPS}
+    }})""")
     status = page.locator(".armdlab-view").get_attribute("data-status")
     if status != "finished":
         raise RuntimeError(f"the run ended as {status}: {page.locator('.alert').inner_text()}")
-    page.wait_for_timeout(400)
+    page.wait_for_function(f"{KERNEL}.status === 'idle'")
+    page.wait_for_timeout(300)
     return gaps
 
 
@@ -147,38 +159,35 @@ def frames(turns):
     with notebook([LARGE]) as page:
         run_all(page)
         page.locator(".armdlab-view").wait_for()
-        write(page, "large", prompt="", streams=8)
-        said("live", [gap for _ in range(turns) for gap in write(page, "large", prompt="", streams=8)])
+        write(page, "large")
+        said("live", [gap for _ in range(turns) for gap in write(page, "large")])
         page.locator(".bar select").select_option("20")
-        replayed = page.evaluate("""() => new Promise((resolve) => {
-          const play = document.querySelector(".armdlab-view .bar button"), gaps = [];
-          let last = null;
+        replayed = page.evaluate(f"""() => new Promise((resolve) => {{
+          const play = document.querySelector(".armdlab-view .bar button"), counts = () => true;
+          const goes = () => play.textContent === "Pause";
           play.click();
-          const frame = (now) => {
-            if (last !== null) gaps.push(now - last);
-            last = now;
-            if (play.textContent === "Pause") requestAnimationFrame(frame); else resolve(gaps);
-          };
-          requestAnimationFrame(frame);
-        })""")
+          {GAPS}
+        }})""")
         said("replayed", replayed)
 
 
 def overhead(turns):
-    """Tokens a second of the same run, watched and in a bare loop of the same kernel; runs take turns."""
-    with notebook([LARGE, BARE.replace("TURNS", str(turns))]) as page:
+    """Tokens a second of the same run, watched and in a bare loop of the same kernel; the two take turns."""
+    with notebook([LARGE]) as page:
         run_all(page)
         page.locator(".armdlab-view").wait_for()
-        page.wait_for_function(f"{KERNEL}?.status === 'idle' && document.querySelector('.jp-OutputArea-output pre')")
-        bare = json.loads(page.locator(".jp-OutputArea-output pre").last.inner_text())
-        for model, rates in bare.items():
-            watched = []
+        page.wait_for_function(f"{KERNEL}.status === 'idle'")
+        for model in ("large", "tales"):
+            pairs = []
             for _ in range(turns + 1):
-                write(page, model, prompt="", streams=8)
-                watched.append(float(page.locator("[data-fact='tokens/s']").inner_text().replace(",", "")))
-            alone, seen = statistics.median(rates[1:]), statistics.median(watched[1:])
-            lost = 100 * (1 - seen / alone)
-            print(f"{model}: {alone:,.0f} tokens/s alone, {seen:,.0f} watched: {lost:+.1f} % lost")
+                alone = asked(page, f"bare({model})")
+                write(page, model)
+                pairs.append((alone, asked(page, "viewer.took")))
+            for clock, at in (("wall", 1), ("of the kernel's CPU", 2)):
+                rates = [(alone[0] / alone[at], seen[0] / seen[at]) for alone, seen in pairs[1:]]
+                alone, seen = (statistics.median(rate) for rate in zip(*rates, strict=True))
+                lost = 100 * (1 - statistics.median(seen / alone for alone, seen in rates))
+                print(f"{model}: {alone:,.0f} tokens/s ({clock}) alone, {seen:,.0f} watched: {lost:+.1f} % lost")
 
 
 def memory(runs):
@@ -189,8 +198,9 @@ def memory(runs):
     for number in range(1, runs + 1):
         asked = {"prompt": "It was a", "streams": 8, "temperature": 1.0, "order": "streams", "seed": number}
         viewer._asked(None, {"want": "run", "run": number, "asked": asked}, None)
-        while viewer._steps is not None:
-            viewer._asked(None, {"want": "steps", "run": number, "budget_ms": 30}, None)
+        while viewer._goes_on:
+            viewer._asked(None, {"want": "steps", "run": number, "budget_ms": 80}, None)
+        viewer._asked(None, {"want": "others", "run": number}, None)
         if viewer.message:
             raise RuntimeError(viewer.message)
         if number in (100, runs // 2, runs):

@@ -14,6 +14,7 @@ from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
 from armdlab.widgets.pulled import RECORDED
 from armdlab.widgets.stream_viewer import Race, StreamViewer
+from armdlab.widgets.view import HERE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "05_parallel_streams.ipynb"
@@ -72,6 +73,75 @@ def test_a_view_takes_the_theme_of_whatever_page_it_stands_in(page, standing, cl
     page.evaluate("document.body.setAttribute('style', 'background: #fff')")
     page.wait_for_selector(".armdlab-view[data-theme='light']")
     assert page.faults == []
+
+
+# A kernel that answers when it is told to: `asked` holds what the view wanted, `drawn` what it was given to draw.
+KERNEL = """const heard = {}, asked = [], drawn = [], ends = [];
+const on = (name, does) => { heard[name] = does; }, send = (wants) => asked.push(wants);
+const model = { get: () => "", on, send, off() {} };
+const alert = document.getElementById("alert");
+const pull = pulling(model, alert, { took: (content) => drawn.push(content.n), ended: (name) => ends.push(name) });
+const answers = (wants, more) => heard["msg:custom"]({ run: wants.run, status: "running", ...more });
+const wants = () => asked.map((each) => each.want).join(" ");"""
+
+
+@pytest.fixture
+def pulled(page):
+    """Evaluate in a page that pulls from such a kernel."""
+    fresh = page.context.browser.new_page()
+    fresh.clock.install()
+    scripts = "".join((HERE / f"{name}.js").read_text() for name in ("shared", "pull"))
+    fresh.set_content(f"<p id='alert'></p><script>{scripts}\n{KERNEL}</script>")
+    yield fresh
+    fresh.close()
+
+
+def test_two_questions_are_in_flight_and_a_second_click_asks_nothing(pulled):
+    assert pulled.evaluate("[pull.begin({ streams: 4 }), pull.begin({ streams: 4 }), wants()]") == [True, False, "run"]
+    assert pulled.evaluate("answers(asked[0], { n: 0 }), wants()") == "run steps steps"
+    assert pulled.evaluate("answers(asked[1], { n: 1 }), wants()") == "run steps steps steps"
+    assert (
+        pulled.evaluate("answers(asked[2], { n: 2, status: 'finished' }), answers(asked[3], { n: 3, status: 'old' })")
+        is None
+    )
+    assert pulled.evaluate("[wants(), drawn, ends, pull.running()]") == [
+        "run steps steps steps",
+        [0, 1, 2],
+        ["finished"],
+        False,
+    ]
+
+
+def test_after_stop_nothing_is_asked_or_drawn(pulled):
+    pulled.evaluate("pull.begin(), answers(asked[0], { n: 0 }), pull.stop(7), answers(asked[1], { n: 1 })")
+    assert pulled.evaluate("[wants(), drawn, ends, asked.at(-1).shown]") == [
+        "run steps steps stop",
+        [0],
+        ["stopped"],
+        7,
+    ]
+    pulled.evaluate("pull.begin(), answers(asked[2], { n: 2 }), answers(asked[4], { n: 4 })")
+    assert pulled.evaluate("[wants(), drawn]") == ["run steps steps stop run steps steps", [0, 4]], (
+        "old answers are no news"
+    )
+
+
+def test_pause_takes_what_is_on_its_way_and_goes_on_from_there(pulled):
+    pulled.evaluate("pull.begin(), answers(asked[0], { n: 0 }), pull.pause(), answers(asked[1], { n: 1 })")
+    assert pulled.evaluate("[wants(), drawn]") == ["run steps steps", [0, 1]]
+    assert pulled.evaluate("pull.begin(), wants()") == "run steps steps steps", "one was still in flight"
+    assert pulled.evaluate("new Set(asked.map((each) => each.run)).size") == 1
+
+
+def test_a_silent_kernel_and_another_view_are_told_in_words(pulled):
+    pulled.evaluate("pull.begin(), answers(asked[0], { n: 0 })")
+    pulled.clock.fast_forward(7000)
+    assert pulled.locator("#alert").inner_text().startswith("No answer from the kernel yet: it may be busy.")
+    pulled.evaluate("answers(asked[1], { n: 1 })")
+    assert pulled.locator("#alert").inner_text() == ""
+    pulled.evaluate("answers(asked[2], { n: 2, status: 'old' })")
+    assert pulled.locator("#alert").inner_text() == "Another view of this widget took over; this one has stopped."
+    assert pulled.evaluate("ends") == ["stopped"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
