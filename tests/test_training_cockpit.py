@@ -100,10 +100,12 @@ def test_it_opens_on_a_recorded_training_and_its_picture_says_so(cockpit):
     assert last["nats"] < first["loss"], "it shows what learning looks like"
     assert cockpit.frames == []
     recorded = cockpit._repr_mimebundle_()[0]["text/html"]
+    assert "Training: step 0 of 24. Recorded earlier: " in recorded
     assert f"while training from {first['loss']:.2f}" in recorded
     cockpit.run_now()
     own = cockpit._repr_mimebundle_()[0]["text/html"]
     held_out = [frame["nats"] for frame in cockpit.frames if "nats" in frame]
+    assert "Training: step 24 of 24. Curves" in own
     assert f"held out from {held_out[0]:.2f} to {held_out[-1]:.2f}" in own
 
 

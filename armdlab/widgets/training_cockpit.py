@@ -94,7 +94,8 @@ class TrainingCockpit(PulledView):
         curves = {"while training": [(frame["step"], frame["loss"]) for frame in frames]}
         if held_out := [(frame["step"], frame["nats"]) for frame in frames if "nats" in frame]:
             curves["held out"] = held_out
-        return lesson_figures.lines(curves, title=title, x="step", y="nats a token")
+        drawn = lesson_figures.lines(curves, title=title, x="step", y="nats a token")
+        return Picture(drawn.png, f"{title}. {drawn.alt}")
 
     def _train(self, seconds: float) -> list[dict[str, Any]]:
         """Train for about that long, at least one step: what there is to see."""
