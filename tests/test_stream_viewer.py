@@ -53,8 +53,11 @@ def test_a_race_opens_on_a_recorded_one_and_loads_no_model():
 
 def pulled(viewer, run, asked):
     """All frames of a run, asked for as the view asks."""
-    said, frames = ask(viewer, want="run", run=run, asked=asked), []
+    said = ask(viewer, want="run", run=run, asked=asked, budget_ms=0)
     assert said["status"] == "running"
+    assert len(said["given"]) == len(said["lanes"])
+    frames = said["frames"]
+    assert len(frames) == 1, "the first step comes with the first answer"
     while said["status"] == "running":
         said = ask(viewer, want="steps", run=run, budget_ms=20)
         frames += said["frames"]
@@ -83,8 +86,8 @@ def test_a_run_is_compared_with_the_one_before(viewer):
 
 
 def test_stop_keeps_what_was_seen_and_old_runs_are_not_answered(viewer):
-    ask(viewer, want="run", run="a:1", asked=ASKED)
-    frames = [frame for _ in range(4) for frame in ask(viewer, want="steps", run="a:1", budget_ms=0)["frames"]]
+    frames = ask(viewer, want="run", run="a:1", asked=ASKED, budget_ms=0)["frames"]
+    frames += [frame for _ in range(3) for frame in ask(viewer, want="steps", run="a:1", budget_ms=0)["frames"]]
     assert len(frames) == 4
     assert ask(viewer, want="stop", run="a:1", shown=3)["status"] == "stopped"
     assert viewer.trace["steps"] == frames[:3], "what was made after the reader stopped is dropped"
@@ -93,7 +96,7 @@ def test_stop_keeps_what_was_seen_and_old_runs_are_not_answered(viewer):
     assert all(one["others"] for one in made)
     assert [one["piece"] for one in made] == [one["piece"] for frame in frames[:3] for one in frame["made"]]
     assert ask(viewer, want="steps", run="a:1", budget_ms=20) == {"status": "old", "ask": None, "run": "a:1"}
-    ask(viewer, want="run", run="a:2", asked=ASKED)
+    ask(viewer, want="run", run="a:2", asked=ASKED, budget_ms=0)
     assert ask(viewer, want="steps", run="a:1", budget_ms=20)["status"] == "old"
 
 
@@ -102,7 +105,7 @@ def test_what_fails_in_mid_run_ends_it_and_its_sentence_outlives_what_was_asked_
         yield from ()
         raise FloatingPointError("the logits are nan; load the model again")
 
-    ask(viewer, want="run", run="a:1", asked=ASKED)
+    ask(viewer, want="run", run="a:1", asked=ASKED, budget_ms=0)
     viewer._steps = broken()
     assert ask(viewer, want="steps", run="a:1") == {"status": "failed", "ask": None, "run": "a:1"}
     assert ask(viewer, want="steps", run="a:1")["status"] == "old"
@@ -128,7 +131,7 @@ def test_a_mistake_becomes_a_sentence_and_leaves_the_view_usable(viewer, asked, 
     assert ask(viewer, want="run", run="a:1", asked={**ASKED, **asked})["status"] == "failed"
     assert sentence in viewer.message
     assert "Traceback" in viewer.last_error
-    assert ask(viewer, want="run", run="a:2", asked=ASKED)["status"] == "running"
+    assert ask(viewer, want="run", run="a:2", asked=ASKED, budget_ms=0)["status"] == "running"
     assert viewer.message == ""
 
 

@@ -5,7 +5,7 @@ const KINDS = {
   shuffled: { ask: "words that exchange their places", slides: true, first: 3, draws: true, hint: "Left to right, but some words exchange their places: the curriculum of training." },
   strided: { ask: "streams S", first: 2, hint: "The text is cut into S equal streams. Their heads come first, one by one; then one word of every stream at once." },
   random: { draws: true, hint: "Any order of single words." },
-  masking: { ask: "masking steps T", first: 3, draws: true, hint: "Every word is masked at one of T steps. Read backwards: what was masked last is made first, and equal steps make a block." },
+  masking: { ask: "masking steps T", first: 3, slides: true, least: 1, draws: true, hint: "Every word is masked at one of T steps. Read backwards: what was masked last is made first, and equal steps make a block." },
   blockwise: { ask: "words of a block", first: 2, hint: "Blocks from left to right; the words of a block are made together." },
   painted: { hint: "Click words in the order in which they should be made; a second click takes one back. What you leave out follows from left to right." },
 };
@@ -168,13 +168,13 @@ function orderPicker(root, model, touched = () => {}) {
   }
 
   function controls() {
-    const { ask: wants, slides, draws, hint: told } = KINDS[wish.kind];
+    const { ask: wants, slides, least, draws, hint: told } = KINDS[wish.kind];
     radios[wish.kind].checked = true;
     label.hidden = !wants;
     asked.textContent = wants ? `${wants} ` : "";
     slider.hidden = value.hidden = !slides;
     field.hidden = !!slides;
-    if (slides) { slider.max = Math.max(state.words.length, numbers[wish.kind]); slider.value = numbers[wish.kind]; value.textContent = numbers[wish.kind]; }
+    if (slides) { slider.min = least ?? 0; slider.max = Math.max(state.words.length, numbers[wish.kind]); slider.value = numbers[wish.kind]; value.textContent = numbers[wish.kind]; }
     else if (document.activeElement !== field) field.value = numbers[wish.kind] ?? "";
     redraw.hidden = !draws;
     join.hidden = clear.hidden = wish.kind !== "painted";

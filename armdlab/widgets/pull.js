@@ -37,7 +37,7 @@ function pulling(model, alert, { took, ended }) {
     if (paused) { paused = false; fill(); return true; }
     number++;
     flight = 0;
-    send("run", { asked });
+    send("run", { asked, budget_ms: BUDGET_MS });
     return true;
   }
 

@@ -43,27 +43,29 @@ class PulledView(View):
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """Start, go on, stop, or look up: `want` is "run", "steps", "stop" or "others".
 
-        What belongs to an older run is answered by status "old". A run that fails is over.
+        The answer to "run" holds the first steps, too: a short run needs no other question. What belongs to an older
+        run is answered by status "old". A run that fails is over.
         """
         want, run = content.get("want"), content.get("run")
         if want != "run" and run != self._run_id:
             return {"status": "old"}
         try:
             if want == "run":
-                self._run_id, self._goes_on = None, True
-                said = self.begin(content.get("asked", {}))
+                self._run_id = None
+                begun = self.begin(content.get("asked", {}))
                 self._run_id = run
-                return said | {"status": "running"}
+                return begun | self._more(content)
             if want == "stop":
                 self._goes_on = False
                 self.halt(content.get("shown"))
                 return {"status": "stopped"}
             if want == "others":
                 return self.look_up() | {"status": "done"}
-            if not self._goes_on:
-                return {"status": "old"}
-            new, self._goes_on = self.advance(float(content.get("budget_ms", 40)) / 1000)
-            return new | {"status": "running" if self._goes_on else "finished"}
+            return self._more(content) if self._goes_on else {"status": "old"}
         except BaseException:
             self._run_id = None
             raise
+
+    def _more(self, content: dict[str, Any]) -> dict[str, Any]:
+        new, self._goes_on = self.advance(float(content.get("budget_ms", 40)) / 1000)
+        return new | {"status": "running" if self._goes_on else "finished"}

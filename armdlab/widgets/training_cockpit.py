@@ -72,7 +72,7 @@ class TrainingCockpit(PulledView):
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Nothing is asked for: the session says all. It goes on from where it is."""
-        return {"frames": []}
+        return {}
 
     def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
         """Train for about that long, at least one step: what there is to see."""

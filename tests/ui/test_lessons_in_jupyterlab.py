@@ -1,14 +1,11 @@
 """Laws of lessons in a browser: they open, run, show their pictures with words, and stay on this machine."""
 
-import os
 from pathlib import Path
 
 import pytest
+from browsing import SHOTS, STATUS
 
 LESSONS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-SHOTS = Path(os.environ.get("ARMDLAB_SCREENSHOTS", Path(__file__).parent / "screenshots"))
-
-STATUS = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
 SECONDS = {"04": 480}  # a lesson that trains a model; the others run within two minutes
 SCROLLED = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
 

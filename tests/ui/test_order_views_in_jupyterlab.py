@@ -112,6 +112,9 @@ def test_every_control_of_the_explorer_by_mouse(page, jupyterlab):
     pick(view, "masking")
     page.wait_for_timeout(300)
     assert "steps" in view.locator(".summary").inner_text()
+    view.get_by_role("slider", name="masking steps T").fill("1")
+    until(page, view, "6 tokens in 1 step, up to 6 made together")
+    assert view.get_by_role("slider").get_attribute("min") == "1"
 
     pick(view, "text order")
     pick(view, "painted")
