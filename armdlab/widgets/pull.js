@@ -1,6 +1,6 @@
 // Ask the kernel for the next steps, take what comes, ask again. Nothing runs there between two questions, so to stop is
 // not to ask any more. Two questions are in flight: while the page takes one answer, the kernel works on the other.
-const BUDGET_MS = 80; // of work for one question: long beside the 2 ms that a question costs, short beside a reader's patience
+const BUDGET_MS = 120; // of work for one question: long beside the 2 ms that a question costs, and beside the 70 ms of its way to and fro
 const QUIET_MS = 6000;
 
 // `took` is given each answer, `ended` how the run ended, and `alert` is where sentences stand.

@@ -41,7 +41,7 @@ function render({ model, el }) {
 
   // Steps that came together are spaced out over frames of the screen, so that they are seen one by one.
   function paint() {
-    for (let n = Math.ceil(waiting.length / 4); n && waiting.length; n--) player.push(waiting.shift());
+    for (let n = Math.ceil(waiting.length / 6); n && waiting.length; n--) player.push(waiting.shift());
     painting = waiting.length > 0;
     if (painting) requestAnimationFrame(paint);
     else settle();

@@ -199,7 +199,7 @@ def memory(runs):
         asked = {"prompt": "It was a", "streams": 8, "temperature": 1.0, "order": "streams", "seed": number}
         viewer._asked(None, {"want": "run", "run": number, "asked": asked}, None)
         while viewer._goes_on:
-            viewer._asked(None, {"want": "steps", "run": number, "budget_ms": 80}, None)
+            viewer._asked(None, {"want": "steps", "run": number, "budget_ms": 120}, None)
         viewer._asked(None, {"want": "others", "run": number}, None)
         if viewer.message:
             raise RuntimeError(viewer.message)
