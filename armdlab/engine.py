@@ -19,7 +19,7 @@ from armdlab.baselines import AR, BlockDiffusion
 from armdlab.masks import Mask, Masks
 from armdlab.model import ARMD, ARMDConfig, Transformer, attend
 from armdlab.orders import UNKNOWN
-from armdlab.packing import PackedLayer, PackedLinear, best_layout, norm
+from armdlab.packing import PackedLayer, PackedLinear, best_dtype, best_layout, norm
 
 Slots = slice | Tensor
 
@@ -120,11 +120,8 @@ class Engine:
             raise ValueError(f"precision={precision!r} is unknown; choose auto, float32 or half")
         self.model, self.config, self.device = model, model.config, model.bos.device
         self._packed_from = _versions(model)
-        self.dtype = torch.float32 if precision == "float32" else working_dtype(model)
-        if precision == "half" and self.device.type != "cpu":
-            self.dtype = torch.bfloat16
-        layout = best_layout(model, self.dtype, may_round=precision == "half")
-        how = {"dtype": self.dtype, "layout": layout if precision != "float32" or layout != "half" else "blocked"}
+        self.dtype = best_dtype(model, precision)
+        how = {"dtype": self.dtype, "layout": best_layout(model, self.dtype, precision)}
         self.wide = wide = torch.promote_types(self.dtype, torch.float32)  # of the rows between products
         n_parts = self.config.n_two_stream - 1 if isinstance(model, ARMD) else -1
         self.layers = [PackedLayer(layer, wide, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
@@ -146,7 +143,7 @@ class Engine:
             model: ARMD or a baseline. Unless released it stays as it is: its weights are held twice while both live.
             precision: "auto" computes in the model's own precision, or in autocast's where that is on, and holds
                 weights in half precision where that loses nothing; "half" rounds them to it, and computes in bfloat16
-                on an accelerator; "float32" does neither.
+                on an accelerator and on a CPU that multiplies tiles of it; "float32" does neither.
             release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
                 that decoding holds packed weights and caches only.
 
@@ -244,12 +241,6 @@ class Engine:
 
 def _versions(model: Transformer) -> list[tuple[int, int]]:
     return [(weight.data_ptr(), weight._version) for weight in model.parameters()]
-
-
-def working_dtype(model: Transformer) -> torch.dtype:
-    """Of a model's products: autocast's where that is on, else that of its weights."""
-    kind = model.bos.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.bos.dtype
 
 
 @dataclass(frozen=True)

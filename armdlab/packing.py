@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -14,49 +15,97 @@ from armdlab.model import Layer, Transformer
 class PackedLinear:
     """A product with one or several weights (D_out, D_in) side by side, laid out once for the kernel that is fastest.
 
-    On a CPU of x86 there are two such layouts. FBGEMM's holds weights in half precision and computes in float32: it is
-    taken where that loses nothing, as for every checkpoint that was stored in half precision, or where it is asked for.
-    Else oneDNN's. For 1 to 4 rows they take a half and three quarters of the time of the plain product
-    (tests/benchmarks/README.md). Other devices get the plain matrix.
+    On a CPU of x86 there are two such layouts. FBGEMM's ("half") holds weights in half precision and computes in
+    float32: it is taken where that loses nothing, as for every checkpoint that was stored in half precision, or where
+    it is asked for. Else oneDNN's ("blocked"), which is also what makes bfloat16 fast where the processor multiplies
+    tiles of it. Figures for 1 to 32 rows stand in tests/benchmarks/README.md. Other devices get the plain matrix.
     """
 
     def __init__(self, *weights: Tensor, dtype: torch.dtype, layout: str) -> None:
         weight = torch.cat([w.detach() for w in weights]).to(dtype)
         self.dtype, self.layout = dtype, layout
         if layout == "half":
-            self.weight = torch.ops.quantized.linear_prepack_fp16(weight, None)
-            self._product = torch.ops.quantized.linear_dynamic_fp16.default
+            self.weight = _pack_half(weight)
         elif layout == "blocked":
             self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-            self._product = torch.ops.mkldnn._linear_pointwise.default
         else:
-            self.weight, self._product = weight, F.linear
+            self.weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """W x of (..., D_in)."""
+        if self.layout == "half":
+            return torch.fbgemm_linear_fp16_weight_fp32_activation(x, self.weight, None)
         if self.layout == "blocked":
-            return self._product(x.to(self.dtype), self.weight, None, "none", [], "")
-        return self._product(x.to(self.dtype), self.weight)
+            return _blocked(x.to(self.dtype), self.weight, None, "none", [], "")
+        return F.linear(x.to(self.dtype), self.weight)
 
     def gelu(self, x: Tensor) -> Tensor:
         """W x, and gelu of it."""
         if self.layout == "blocked":
-            return self._product(x.to(self.dtype), self.weight, None, "gelu", [], "none")
+            return _blocked(x.to(self.dtype), self.weight, None, "gelu", [], "none")
         return F.gelu(self(x))
 
 
-def best_layout(model: Transformer, dtype: torch.dtype, *, may_round: bool) -> str:
-    """Which layout of weights is the fastest of those that this device has: "half", "blocked" or "plain"."""
+_blocked = torch.ops.mkldnn._linear_pointwise.default if torch.backends.mkldnn.is_available() else None
+
+
+def _pack_half(weight: Tensor) -> Tensor:
+    """FBGEMM's layout, by the entry that costs 3 us a call.
+
+    `torch.ops.quantized.linear_dynamic_fp16` runs the same kernel, but costs 20 us a call: its packed weight is an
+    object that Python's binding first fails to read as something else. The entry that is used here is named deprecated
+    and says so once, which is why it is called once in silence; `best_layout` looks whether it is still there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
+        torch.fbgemm_linear_fp16_weight_fp32_activation(weight[:1], packed, None)
+    return packed
+
+
+def best_dtype(model: Transformer, precision: str) -> torch.dtype:
+    """Of products: "half" is bfloat16 on an accelerator, and on a CPU that multiplies tiles of it (AMX)."""
+    if precision == "float32":
+        return torch.float32
+    if precision == "half" and (model.bos.device.type != "cpu" or multiplies_tiles()):
+        return torch.bfloat16
+    return working_dtype(model)
+
+
+def best_layout(model: Transformer, dtype: torch.dtype, precision: str) -> str:
+    """Which layout of weights is the fastest of those that this device has: "half", "blocked" or "plain".
+
+    A rule and no stopwatch: products of two layouts differ in the last digit, and the same seed must make the same
+    text tomorrow.
+    """
     if model.bos.device.type != "cpu":
         return "plain"
-    has_fbgemm = torch.backends.quantized.engine in ("x86", "fbgemm") and torch.backends.cpu.get_cpu_capability() in (
-        "AVX2",
-        "AVX512",
-    )
-    if has_fbgemm and dtype == torch.float32 and (may_round or all(map(_fits_half, model.parameters()))):
+    may_be_half = precision == "half" or (precision == "auto" and all(map(_fits_half, model.parameters())))
+    if may_be_half and dtype == torch.float32 and _has_fbgemm():
         return "half"
     is_bf16 = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "blocked" if torch.backends.mkldnn.is_available() and (dtype == torch.float32 or is_bf16) else "plain"
+
+
+def working_dtype(model: Transformer) -> torch.dtype:
+    """Of a model's products: autocast's where that is on, else that of its weights."""
+    kind = model.bos.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.bos.dtype
+
+
+def multiplies_tiles() -> bool:
+    """Whether this CPU has AMX, which multiplies bfloat16 four times as fast as float32."""
+    return torch.backends.mkldnn.is_available() and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+
+
+def _has_fbgemm() -> bool:
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    try:
+        _pack_half(torch.zeros(8, 8))
+    except (AttributeError, TypeError, RuntimeError):  # gone, of an older form, or not built
+        return False
+    return True
 
 
 def _fits_half(weight: Tensor) -> bool:
