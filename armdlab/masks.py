@@ -75,9 +75,9 @@ class Mask:
             return weights
         return weights.masked_fill(~self.allowed[..., -weights.shape[-1] :], 0.0)
 
-    def rows(self, which: slice) -> Mask:
-        """The mask of some rows, where it is a matrix or hides nothing."""
-        return self if self.allowed is None else Mask(self.allowed[..., which, :])
+    def part(self, rows: slice, columns: slice) -> Mask:
+        """The mask of some rows and columns; of a triangle, of the same ones."""
+        return self if self.allowed is None else Mask(self.allowed[..., rows, columns])
 
     def to(self, device: torch.device) -> Mask:
         """The same mask on a device."""

@@ -9,6 +9,7 @@ Axes: B batch, N length, V vocabulary, D width, H heads, E evidence rows (stream
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -338,10 +339,10 @@ CHUNK = 512  # targets; a matrix of 512 x 512 costs less than going through the 
 
 
 def aggregate(g_pe: Tensor, x_pe: Tensor, x: Tensor, mask: Mask) -> Tensor:
-    """((PE_g PE_x^T) * M) X for so many targets at a time that no (T, E) matrix of numbers is ever held.
+    """((PE_g PE_x^T) * M) X, a chunk of targets at a time, so that no (T, E) matrix of numbers is held or learnt from.
 
-    Under a triangle, earlier chunks of evidence enter as the state S = sum_i PE_i (outer) x_i of the recurrent form;
-    under any other mask a chunk of targets meets all evidence.
+    Evidence that a chunk and all later ones see enters as the state S = sum_i PE_i (outer) x_i of the recurrent form;
+    only what some of its targets may not see meets the chunk in the matrix form. One chunk is the matrix form itself.
 
     Args:
         g_pe: (T, d_pe) or (B, T, d_pe).
@@ -352,20 +353,37 @@ def aggregate(g_pe: Tensor, x_pe: Tensor, x: Tensor, mask: Mask) -> Tensor:
     Returns:
         (B, T, D).
     """
-    T, state, chunks = g_pe.shape[-2], None, []
-    if T <= CHUNK:
-        return mask.apply(g_pe @ x_pe.mT) @ x  # H(n, i) = <PE_n, PE_i>, (T, E)
-    for start in range(0, T, CHUNK):
-        new = slice(start, start + CHUNK)
-        g = g_pe[..., new, :]
-        if mask.is_causal:
-            chunk = mask.apply(g @ x_pe[..., new, :].mT) @ x[:, new]
-            chunks.append(chunk if state is None else chunk + (g @ state).to(chunk.dtype))
-            read = x_pe[..., new, :].float().mT @ x[:, new].float()
-            state = read if state is None else state + read
-        else:
-            chunks.append(mask.rows(new).apply(g @ x_pe.mT) @ x)
-    return torch.cat(chunks, 1)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    state, n_read, chunks = None, 0, []
+    for rows, start, stop in spans(mask, g_pe.shape[-2], x.shape[1]):
+        if start > n_read:
+            new = slice(n_read, start)
+            read = x_pe[..., new, :].to(wide).mT @ x[:, new].to(wide)
+            state, n_read = read if state is None else state + read, start
+        g, new = g_pe[..., rows, :], slice(start, stop)
+        kernel = g @ x_pe[..., new, :].mT  # H(n, i) = <PE_n, PE_i>
+        chunk = mask.part(rows, new).apply(kernel) @ x[:, new]
+        chunks.append(chunk if state is None else chunk + (g.to(wide) @ state).to(chunk.dtype))
+    return torch.cat(chunks, 1) if len(chunks) > 1 else chunks[0]
+
+
+def spans(mask: Mask, T: int, E: int) -> Iterator[tuple[slice, int, int]]:
+    """Chunks of targets, and from which evidence to which they differ: before it all see all, behind it none sees any.
+
+    Under a matrix the bounds are read from it, which makes an accelerator wait once a pass.
+    """
+    chunks = [slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)]
+    if len(chunks) == 1:
+        yield chunks[0], 0, E
+    elif mask.allowed is None:
+        yield from ((rows, *((rows.start, rows.stop) if mask.is_causal else (E, E))) for rows in chunks)
+    else:
+        parts = [mask.allowed[..., rows, :].reshape(-1, E) for rows in chunks]
+        see_all, see_any = (torch.stack([look(part, 0) for part in parts]) for look in (torch.all, torch.any))
+        so_do_later = see_all.flip(0).int().cumprod(0).flip(0)
+        starts = so_do_later.cumprod(1).sum(1)
+        stops = (see_any * torch.arange(1, E + 1, device=see_any.device)).amax(1).maximum(starts)
+        yield from zip(chunks, *torch.stack([starts, stops]).tolist(), strict=True)
 
 
 def causal_layer(layer: Layer, rows: Tensor, angles: tuple[Tensor, Tensor], mask: Mask) -> Tensor:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from unittest import mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
 from armdlab.engine import Engine
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Mask, Masks, strictly_causal_mask
-from armdlab.model import attend, sinusoids
+from armdlab.model import aggregate, attend, sinusoids
 from armdlab.objectives import nll
 
 N, B = 8, 2
@@ -158,17 +159,38 @@ def test_matrix_and_recurrent_prefix_aggregation_agree(order):
     assert cache.prefix.shape == (B, model.config.d_position, model.config.d_model)
 
 
-@pytest.mark.parametrize("streams", [1, 4])
-def test_prefix_aggregation_in_chunks_is_the_matrix_form(streams, monkeypatch):
-    model, order = tiny(ARMD, max_length=64), GenerationOrder.strided(64, streams)
-    tokens = random_tokens(model, B, 64)
-    expected = model(tokens, order)
-    gradient = torch.autograd.grad(expected.square().sum(), model.position)[0]
-    monkeypatch.setattr(armdlab.model, "CHUNK", 12)
-    in_chunks = model(tokens, order)
-    torch.testing.assert_close(in_chunks, expected, atol=1e-5, rtol=1e-5)
-    again = torch.autograd.grad(in_chunks.square().sum(), model.position)[0]
-    torch.testing.assert_close(again, gradient, atol=1e-4, rtol=1e-4)
+@given(orders(length=N, batch_size=B), st.integers(1, N))
+@settings(max_examples=60)
+def test_prefix_aggregation_in_chunks_is_the_matrix_form(order, size):
+    model, tokens = tiny(ARMD).double(), random_tokens(tiny(ARMD), B, N)
+
+    def logits_and_gradient():
+        logits = model(tokens, order)
+        return logits, *torch.autograd.grad(logits.square().sum(), [model.position, model.embedding.weight])
+
+    expected = logits_and_gradient()
+    with mock.patch.object(armdlab.model, "CHUNK", size):
+        torch.testing.assert_close(logits_and_gradient(), expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["left_to_right", "strided", "batched", "masking"])
+def test_prefix_aggregation_never_holds_a_matrix_of_all_pairs(name):
+    """Nor keeps its parts for the backward pass: what is saved there is counted."""
+    length, width, saved = 2048, 8, []
+    seed = torch.Generator().manual_seed(0)
+    order = {
+        "left_to_right": GenerationOrder.left_to_right(length),
+        "strided": GenerationOrder.strided(length, 16),
+        "batched": GenerationOrder.random(length, batch_size=1, generator=seed),
+        "masking": GenerationOrder.from_masking_times(torch.randint(1, 8, (length,), generator=seed)),
+    }[name]
+    pe, x = torch.randn(length, width, requires_grad=True), torch.randn(1, length, width)
+    mask = Masks.one_pass(order).target_to_evidence
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda kept: kept):
+        aggregate(pe, pe, x, mask)
+    n_floats = sum(tensor.numel() for tensor in saved if tensor.is_floating_point())
+    assert max(tensor.numel() for tensor in saved if tensor.is_floating_point()) < length**2 / 4
+    assert n_floats < 0.6 * length**2
 
 
 def test_position_kernel_starts_local():
