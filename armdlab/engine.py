@@ -19,7 +19,7 @@ from armdlab.baselines import AR, BlockDiffusion
 from armdlab.masks import Mask, Masks
 from armdlab.model import ARMD, ARMDConfig, Transformer, attend
 from armdlab.orders import UNKNOWN
-from armdlab.packing import PackedLayer, PackedLinear, best_dtype, best_layout, norm
+from armdlab.packing import PackedLayer, PackedLinear, best_dtype, best_layout, cast, norm
 
 Slots = slice | Tensor
 
@@ -52,6 +52,7 @@ class KVCache:
     ) -> None:
         shape = (config.n_layer, batch_size, length + 1 + spare, 2, config.n_head, config.d_model // config.n_head)
         self._slots = torch.zeros(shape, device=device, dtype=dtype)  # zeros: a slot may be masked, but not be NaN
+        self._see_layers()
         wide = torch.promote_types(dtype, torch.float32)
         self.prefix = torch.zeros(batch_size, config.d_position, config.d_model, device=device, dtype=wide)
         self.pending: tuple[Tensor, Tensor] | None = None  # PE and X of rows that are not in the prefix yet
@@ -92,17 +93,21 @@ class KVCache:
         Returns:
             Keys and values (B, H, n_read, D/H).
         """
-        held = self._slots[layer]
+        held, keys, values = self._layers[layer]
         if isinstance(slots, slice):
             held.narrow(1, slots.start, slots.stop - slots.start).copy_(rows)
         else:
             held.scatter_(1, slots[:, :, None, None, None].expand_as(rows), rows.to(held.dtype))
-        keys, values = held.narrow(1, 0, n_read).unbind(2)
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        return keys.narrow(2, 0, n_read), values.narrow(2, 0, n_read)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows of the batch only: int64 (B',)."""
         self._slots, self.prefix = self._slots[:, rows], self.prefix[rows]
+        self._see_layers()
+
+    def _see_layers(self) -> None:
+        """Views of each layer's slots, and of their keys and values as attention reads them, made once."""
+        self._layers = [(held, *held.permute(2, 0, 3, 1, 4).unbind()) for held in self._slots]
 
 
 class Engine:
@@ -222,18 +227,18 @@ class Engine:
         E = R if n_giving is None else n_giving
         normed = torch.layer_norm(rows, *w.attention_norm)
         if w.query_key_value is None:
-            key_value = w.key_value(normed[:, :E]).to(self.wide).view(B, E, 2, H, -1)
-            queries = w.query(normed[:, E:]).to(self.wide).view(B, R - E, 1, H, -1)
+            key_value = cast(w.key_value(normed[:, :E]), self.wide).view(B, E, 2, H, -1)
+            queries = cast(w.query(normed[:, E:]), self.wide).view(B, R - E, 1, H, -1)
             self.turn(key_value.narrow(2, 0, 1), angles[:, :E])
             self.turn(queries, angles[:, E:])
             rows = rows[:, E:]
         else:
-            queries = w.query_key_value(normed).to(self.wide).view(B, R, 3, H, -1)
+            queries = cast(w.query_key_value(normed), self.wide).view(B, R, 3, H, -1)
             self.turn(queries.narrow(2, 0, 2), angles)
             key_value = queries[:, :E, 1:]
         n_read = slots.stop if mask.allowed is None else mask.allowed.shape[-1]
         keys, values = cache.put(depth, key_value, slots, n_read)
-        queries = queries.select(2, 0).transpose(1, 2).to(keys.dtype)
+        queries = cast(queries.select(2, 0).transpose(1, 2), keys.dtype)
         attended = attend(queries, keys, values, mask).transpose(1, 2).reshape(B, -1, D)
         rows = rows + w.attention_out(attended)
         return rows + w.feed_forward_out(w.feed_forward_in.gelu(torch.layer_norm(rows, *w.feed_forward_norm)))

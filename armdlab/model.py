@@ -367,22 +367,24 @@ def aggregate(g_pe: Tensor, x_pe: Tensor, x: Tensor, mask: Mask) -> Tensor:
     return torch.cat(chunks, 1) if len(chunks) > 1 else chunks[0]
 
 
-def spans(mask: Mask, T: int, E: int) -> Iterator[tuple[slice, int, int]]:
+def spans(mask: Mask, n_targets: int, n_evidence: int) -> Iterator[tuple[slice, int, int]]:
     """Chunks of targets, and from which evidence to which they differ: before it all see all, behind it none sees any.
 
     Under a matrix the bounds are read from it, which makes an accelerator wait once a pass.
     """
-    chunks = [slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)]
+    chunks = [slice(start, min(start + CHUNK, n_targets)) for start in range(0, n_targets, CHUNK)]
     if len(chunks) == 1:
-        yield chunks[0], 0, E
+        yield chunks[0], 0, n_evidence
     elif mask.allowed is None:
-        yield from ((rows, *((rows.start, rows.stop) if mask.is_causal else (E, E))) for rows in chunks)
+        yield from (
+            (rows, *((rows.start, rows.stop) if mask.is_causal else (n_evidence, n_evidence))) for rows in chunks
+        )
     else:
-        parts = [mask.allowed[..., rows, :].reshape(-1, E) for rows in chunks]
+        parts = [mask.allowed[..., rows, :].reshape(-1, n_evidence) for rows in chunks]
         see_all, see_any = (torch.stack([look(part, 0) for part in parts]) for look in (torch.all, torch.any))
         so_do_later = see_all.flip(0).int().cumprod(0).flip(0)
         starts = so_do_later.cumprod(1).sum(1)
-        stops = (see_any * torch.arange(1, E + 1, device=see_any.device)).amax(1).maximum(starts)
+        stops = (see_any * torch.arange(1, n_evidence + 1, device=see_any.device)).amax(1).maximum(starts)
         yield from zip(chunks, *torch.stack([starts, stops]).tolist(), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""What do a table of the paper, a training curve and a curriculum look like?"""
+"""What do a table of the paper, a training curve, a curriculum, and quality against seconds look like?"""
 
 from __future__ import annotations
 
@@ -106,3 +106,66 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
         f"{', '.join(map(str, dict.fromkeys(plan.streams)))} streams."
     )
     return Picture.of(figure, alt)
+
+
+WAYS = {
+    "AR": ("#999999", "s"),
+    "MDLM": ("#D55E00", "D"),
+    "ARMD": ("#0072B2", "o"),
+    "verified": ("#CC79A7", "^"),
+    "gated": ("#009E73", "v"),
+}
+
+
+def front(points: Sequence[Mapping[str, Any]], *, title: str = "What a consistent tale costs") -> Picture:
+    """Quality against seconds, one mark a way of writing, and the front of those that no other way beats in both.
+
+    Args:
+        points: of each way its `row` (a label), `way` (a key of `WAYS`), `seconds` a text, share `consistent` and its
+            standard `error`.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    shown: set[str] = set()
+    for point in points:
+        (colour, marker), label = WAYS[point["way"]], None if point["way"] in shown else point["way"]
+        shown.add(point["way"])
+        at = (1000 * point["seconds"], point["consistent"])
+        style = {"color": colour, "marker": marker, "linestyle": "", "markersize": 7, "capsize": 2, "elinewidth": 1}
+        axes.errorbar(*at, yerr=point["error"], label=label, **style)
+        note = point["row"].removeprefix(point["way"]).lstrip(", ")
+        axes.annotate(note, at, xytext=(6, 4), textcoords="offset points", fontsize=7.5, color=INK)
+    best = unbeaten(points)
+    axes.step(
+        [1000 * point["seconds"] for point in best],
+        [point["consistent"] for point in best],
+        where="post",
+        color=INK,
+        linewidth=1,
+        linestyle=":",
+        label="unbeaten in both",
+        zorder=0,
+    )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("milliseconds of one core for a tale (log scale)")
+    axes.set_ylabel("share of valid, consistent tales\n(bars are one standard error)")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    listed = "; ".join(f"{p['row']}: {p['consistent']:.2f} in {1000 * p['seconds']:.0f} ms" for p in points)
+    names = ", ".join(point["row"] for point in best)
+    return Picture.of(figure, f"{title}. {listed}. No other way beats in both: {names}.")
+
+
+def unbeaten(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The points that no faster one equals or exceeds in quality, from the fastest on."""
+    best: list[Mapping[str, Any]] = []
+    for point in sorted(points, key=lambda point: (point["seconds"], -point["consistent"])):
+        if not best or point["consistent"] > best[-1]["consistent"]:
+            best.append(point)
+    return best

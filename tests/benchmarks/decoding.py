@@ -2,19 +2,24 @@
 
     python tests/benchmarks/decoding.py speed --length 256 --batch 1          # peers, ratios, the limit
     python tests/benchmarks/decoding.py speed --length 1024 --batch 8 --only armd ar gpt2
+    python tests/benchmarks/decoding.py layouts                               # products of a layer, 1 to 32 rows
     python tests/benchmarks/decoding.py growth                                # seconds a step against the length
     python tests/benchmarks/decoding.py memory                                # peak against weights and cache
-    python tests/benchmarks/decoding.py quality                               # shipped tales models: errors and seconds
+    python tests/benchmarks/decoding.py quality --picture front.png           # shipped tales models: errors and seconds
     python tests/benchmarks/decoding.py profile                               # where a step's time goes
 
 Every row writes a whole text, logits, sampling and bookkeeping included. Rows take turns, the first turn is dropped,
-and the medians of the others count. Threads are fixed. All models have the same layers, width, vocabulary and length,
-and compute in float32; their weights are rounded to half precision first, as a shipped checkpoint's are, so that all
-compute with numbers of the same kind.
+and medians of the others count; ratios are medians of the ratios within a turn. Threads are fixed. Seconds are those
+that the processor worked for this process: what other programs do meanwhile costs it its caches, but no seconds.
+All models have the same layers, width, vocabulary and length. Their weights are rounded to half precision first, as a
+shipped checkpoint's are; products are float32, or with `--precision half` what that means on this device, and then
+transformers computes in bfloat16 too. `--json` adds to the rows of a file, so that a table can be made in slices.
 """
 
 import argparse
+import functools
 import json
+import platform
 import statistics
 import time
 from pathlib import Path
@@ -25,9 +30,12 @@ import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.curriculum import seeded
+from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
+from armdlab.table_figures import front
 
 STREAMS = (1, 2, 4, 8, 16)
+clock = time.process_time
 
 
 def models(args):
@@ -44,7 +52,8 @@ def gpt2(args):
 
     size = {"vocab_size": args.vocab, "n_positions": args.length, "n_embd": args.width, "n_layer": args.layers}
     config = GPT2Config(**size, n_head=8, bos_token_id=0, eos_token_id=None, pad_token_id=0)
-    return GPT2LMHeadModel(config).half().float().eval()
+    peer = GPT2LMHeadModel(config).half().float().eval()
+    return peer.bfloat16() if args.precision == "half" else peer
 
 
 def rows(args):
@@ -73,6 +82,11 @@ def rows(args):
     if "armd" in args.only:
         for S in (s for s in STREAMS if s in args.streams):
             row("armd", f"ARMD, S = {S}", S + N // S - 1, streams=S)
+    # of a model that was not taught, drafts nearly all pass: this is the most that verifying can win
+    for only, label, way in (("verified", "verified", {"verify": True}), ("gated", "gate open", {"gate": Gate(0.0)})):
+        for S in (s for s in (2, 4, 8, 16) if only in args.only and s in args.streams):
+            n_calls = sum(1 for _ in decode_steps(by_name["armd"], length=N, batch_size=B, seed=0, streams=S, **way))
+            row("armd", f"ARMD, S = {S}, {label}", n_calls, streams=S, **way)
     if "mdlm" in args.only:
         for steps in (S + N // S - 1 for S in (16, 8, 4)):
             order = GenerationOrder.masking_process(N, steps, generator=seeded(0))
@@ -87,24 +101,31 @@ def rows(args):
 
 
 def take_turns(jobs, repeats):
-    """Seconds of every job, one turn after another; the first turn warms up."""
+    """Seconds of every job in every turn; a turn before them warms up."""
     seconds = {name: [] for name in jobs}
     for turn in range(repeats + 1):
         for name, job in jobs.items():
-            started = time.perf_counter()
+            started = clock()
             job()
             if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+                seconds[name].append(clock() - started)
+    return seconds
 
 
-def machine():
-    """Bytes a second that a product with one row streams, and float32 operations a second of a large product."""
+def times_as_fast(seconds, name, base):
+    """Median over the turns of how often job `name` is done in the time of `base`; None without it."""
+    if base not in seconds:
+        return None
+    return statistics.median(b / t for b, t in zip(seconds[base], seconds[name], strict=True))
+
+
+@functools.cache
+def machine(dtype=torch.float32):
+    """Bytes a second that a product with one row streams, and operations a second of a large product of a dtype."""
     many, row = torch.randn(64 * 2**20 // 4096, 1024), torch.randn(1024)
-    large = torch.randn(1024, 1024)
-    jobs = {"stream": lambda: many @ row, "peak": lambda: large @ large}
-    taken = {name: min(take_turns({name: job}, 1)[name] for _ in range(9)) for name, job in jobs.items()}
-    return many.numel() * 4 / taken["stream"], 2 * 1024**3 / taken["peak"]
+    large = torch.randn(1024, 1024, dtype=dtype)
+    taken = take_turns({"stream": lambda: many @ row, "peak": lambda: large @ large}, 9)
+    return many.numel() * 4 / min(taken["stream"]), 2 * 1024**3 / min(taken["peak"])
 
 
 def limit(args, name, n_calls):
@@ -113,7 +134,7 @@ def limit(args, name, n_calls):
     Weights are read once a call (2 bytes each: half precision), keys and values up to the present one; a product of R
     rows with P weights takes 2 R P operations. Whichever takes longer counts.
     """
-    stream, peak = machine()
+    stream, peak = machine(best_dtype(AR(ARMDConfig(1, 1)), args.precision))
     N, B, L, D = args.length, args.batch, args.layers, args.width
     layer, head = 12 * D * D, D * args.vocab
     if name.startswith("ARMD"):
@@ -135,30 +156,58 @@ def limit(args, name, n_calls):
 def speed(args):
     """Tokens a second of every row, and how far it is from the limit."""
     jobs = rows(args)
-    taken = take_turns({name: job for name, (job, _) in jobs.items()}, args.repeats)
-    base = taken.get("transformers GPT-2, dynamic cache")
-    own = taken.get("ARMD, S = 1")
+    seconds = take_turns({name: job for name, (job, _) in jobs.items()}, args.repeats)
     print(f"\nN = {args.length}, batch {args.batch}, {args.layers} layers, width {args.width}, V = {args.vocab}")
-    print(f"{'':42}{'calls':>7}{'ms/text':>10}{'tokens/s':>10}{'x GPT-2':>9}{'x own S=1':>10}{'x limit':>9}")
+    print(
+        f"{'':42}{'calls':>7}{'ms/text':>10}{'us/call':>9}{'tokens/s':>10}{'x GPT-2':>9}{'x own S=1':>10}{'x limit':>9}"
+    )
     found = []
     for name, (_, n_calls) in jobs.items():
-        seconds = taken[name]
+        taken = statistics.median(seconds[name])
         facts = {
             "row": name,
             "calls": n_calls,
-            "seconds": seconds,
-            "tokens_per_second": args.length * args.batch / seconds,
-            "over_gpt2": base and base / seconds,
-            "over_own_sequential": own / seconds if own and name.startswith("ARMD") else None,
-            "over_limit": seconds / limit(args, name, n_calls),
+            "seconds": taken,
+            "tokens_per_second": args.length * args.batch / taken,
+            "over_gpt2": times_as_fast(seconds, name, "transformers GPT-2, dynamic cache"),
+            "over_own_sequential": times_as_fast(seconds, name, "ARMD, S = 1") if name.startswith("ARMD") else None,
+            "over_limit": taken / limit(args, name, n_calls),
         }
         found.append(facts)
         shown = [f"{v:.2f}" if v else "" for v in (facts["over_gpt2"], facts["over_own_sequential"])]
         print(
-            f"{name:42}{n_calls:7d}{1000 * seconds:10.1f}{facts['tokens_per_second']:10.0f}{shown[0]:>9}{shown[1]:>10}"
-            f"{facts['over_limit']:9.1f}",
+            f"{name:42}{n_calls:7d}{1000 * taken:10.1f}{1e6 * taken / n_calls:9.0f}"
+            f"{facts['tokens_per_second']:10.0f}{shown[0]:>9}{shown[1]:>10}{facts['over_limit']:9.1f}",
             flush=True,
         )
+    return found
+
+
+def layouts(args):
+    """Microseconds of the four products of a layer in every layout of weights, by the number of rows."""
+    D, found = args.width, []
+    shapes = ((3 * D, D), (D, D), (4 * D, D), (D, 4 * D))
+    counts, kinds = (
+        (1, 2, 4, 8, 16, 32),
+        [(torch.float32, "plain"), (torch.float32, "blocked"), (torch.float32, "half")],
+    )
+    kinds += [(torch.bfloat16, "plain"), (torch.bfloat16, "blocked")]
+    jobs = {}
+    for dtype, layout in kinds:
+        # as many layers as the model has, so that weights come from where they come from in a step
+        packed = [[PackedLinear(torch.randn(shape), dtype=dtype, layout=layout) for shape in shapes] for _ in range(6)]
+        for n in counts:
+            x = [torch.randn(1, n, shape[1]).to(dtype) for shape in shapes]
+            jobs[dtype, layout, n] = lambda packed=packed, x=x: [
+                w(y) for layer in packed for w, y in zip(layer, x, strict=True)
+            ]
+    with torch.no_grad():
+        taken = {kind: statistics.median(seconds) / 6 for kind, seconds in take_turns(jobs, 20 * args.repeats).items()}
+    print(f"{'us of a layer, by rows':28}" + "".join(f"{n:8d}" for n in counts))
+    for dtype, layout in kinds:
+        row = {"row": f"{str(dtype)[6:]}, {layout}", **{str(n): 1e6 * taken[dtype, layout, n] for n in counts}}
+        found.append(row)
+        print(f"{row['row']:28}" + "".join(f"{row[str(n)]:8.0f}" for n in counts))
     return found
 
 
@@ -168,10 +217,10 @@ def growth(args):
     engine, points = Engine.of(models(args)["armd"], args.precision), []
     per_slot = {}
     for S in (1, 8):
-        marks, last = {}, 0.0
-        for number, step in enumerate(decode_steps(engine, length=4096, streams=S, seed=0)):
-            marks.setdefault(number * S // 256 if S > 1 else number // 256, []).append(step.elapsed - last)
-            last = step.elapsed
+        marks, last = {}, clock()
+        for number, _ in enumerate(decode_steps(engine, length=4096, streams=S, seed=0)):
+            marks.setdefault(number * S // 256, []).append(clock() - last)
+            last = clock()
         points = [(256 * (i + 0.5), 1000 * statistics.median(v)) for i, v in marks.items() if len(v) > 8]
         n = torch.tensor([p[0] for p in points], dtype=torch.float64)
         t = torch.tensor([p[1] for p in points], dtype=torch.float64)
@@ -184,7 +233,7 @@ def growth(args):
         print(
             f"S = {S}: {start:.2f} ms + {1000 * slope:.3f} us x slots; reading keys and values: {least:.3f} us a slot"
         )
-    return per_slot
+    return [{"row": f"S = {S}", **facts} for S, facts in per_slot.items()]
 
 
 def memory(args):
@@ -202,7 +251,7 @@ def memory(args):
     peak = _status("VmHWM") - before
     ratio = (peak + weights) / (held + weights)
     print(f"cache {held / 2**20:.0f} MiB, peak above weights {peak / 2**20:.0f} MiB: {ratio:.2f} of weights + cache")
-    return {"cache_bytes": held, "peak_bytes": peak, "weight_bytes": weights, "ratio": ratio}
+    return [{"row": "memory", "cache_bytes": held, "peak_bytes": peak, "weight_bytes": weights, "ratio": ratio}]
 
 
 def _status(name):
@@ -210,31 +259,44 @@ def _status(name):
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
 
-def quality(args):
-    """Seconds a tale and share of consistent tales: plain, gated and verified ARMD, AR, MDLM."""
-    labs = {name: armdlab.load(name) for name in ("tales", "tales_ar")}
-    ways = {"AR": ("tales_ar", {})}
+def ways_to_tell():
+    """Label -> (kind of mark, model, arguments of `write_tales`)."""
+    ways = {"AR": ("AR", "tales_ar", {})}
     for S in (1, 2, 4, 8):
-        ways[f"ARMD, S = {S}"] = ("tales", {"streams": S})
-        if S > 1:
-            ways[f"ARMD, S = {S}, verified"] = ("tales", {"streams": S, "verify": True})
+        ways[f"ARMD, S = {S}"] = ("ARMD", "tales", {"streams": S})
+    for S in (2, 4, 8):
+        ways[f"verified, S = {S}"] = ("verified", "tales", {"streams": S, "verify": True})
     for p in (0.3, 0.6, 0.9):
-        ways[f"ARMD, S = 8, p >= {p}"] = ("tales", {"streams": 8, "gate": Gate(min_probability=p)})
-    for entropy in (0.5, 0.05):
-        ways[f"ARMD, S = 8, entropy <= {entropy}"] = ("tales", {"streams": 8, "gate": Gate(max_entropy=entropy)})
-    found = []
-    for label, (name, how) in ways.items():
+        ways[f"gated, S = 8, p >= {p}"] = ("gated", "tales", {"streams": 8, "gate": Gate(min_probability=p)})
+    for h in (0.5, 0.05):
+        ways[f"gated, S = 8, H <= {h}"] = ("gated", "tales", {"streams": 8, "gate": Gate(max_entropy=h)})
+    for steps in (16, 64, 160):
+        ways[f"MDLM, {steps} steps"] = ("MDLM", "tales_mdlm", {"steps": steps})
+    return ways
+
+
+def quality(args):
+    """Seconds a tale and share of consistent tales, one tale at a time: AR, MDLM, plain, gated and verified ARMD."""
+    labs = {name: armdlab.load(name) for name in ("tales", "tales_ar", "tales_mdlm")}
+    engines = {name: Engine.of(lab.model, args.precision) for name, lab in labs.items()}
+    ways, found, calls = ways_to_tell(), [], {}
+    ways = {label: way for label, way in ways.items() if way[0] in args.ways}
+    jobs = {
+        label: lambda name=name, how=how: write_tales(engines[name], labs[name].tokenizer, 10, batch_size=1, **how)
+        for label, (_, name, how) in ways.items()
+    }
+    seconds = {label: statistics.median(taken) / 10 for label, taken in take_turns(jobs, args.repeats).items()}
+    for label, (kind, name, how) in ways.items():
         lab = labs[name]
-        N, end = lab.model.config.max_length, lab.tokenizer.end_of_text
-        engine = Engine.of(lab.model, args.precision)
-        calls, started = 0, time.perf_counter()
-        for seed in range(args.repeats):
-            calls += sum(1 for _ in decode_steps(engine, length=N, seed=seed, end=end, **how))
-        seconds = (time.perf_counter() - started) / args.repeats
-        texts = write_tales(lab.model, lab.tokenizer, args.samples, **how)
-        share = validity(texts).is_consistent
-        found.append({"row": label, "calls": calls / args.repeats, "seconds": seconds, "consistent": share.value})
-        print(f"{label:32}{calls / args.repeats:8.1f} calls{1000 * seconds:9.1f} ms   consistent {share}", flush=True)
+        N, end, steps = lab.model.config.max_length, lab.tokenizer.end_of_text, how.get("steps")
+        calls[label] = steps
+        if steps is None:
+            texts = [decode_steps(engines[name], length=N, seed=seed, end=end, **how) for seed in range(10)]
+            calls[label] = sum(sum(1 for _ in text) for text in texts) / 10
+        share = validity(write_tales(engines[name], lab.tokenizer, args.samples, **how)).is_consistent
+        facts = {"row": label, "way": kind, "calls": calls[label], "seconds": seconds[label]}
+        found.append({**facts, "consistent": share.value, "error": share.standard_error})
+        print(f"{label:28}{calls[label]:8.1f} calls{1000 * seconds[label]:9.1f} ms   consistent {share}", flush=True)
     return found
 
 
@@ -250,9 +312,19 @@ def profile(args):
     return []
 
 
+WHAT = {
+    "speed": speed,
+    "layouts": layouts,
+    "growth": growth,
+    "memory": memory,
+    "quality": quality,
+    "profile": profile,
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "growth", "memory", "quality", "profile"])
+    parser.add_argument("what", choices=list(WHAT))
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--layers", type=int, default=6)
@@ -263,16 +335,38 @@ def main():
     parser.add_argument("--samples", type=int, default=200, help="tales written for each row of quality")
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAMS))
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "half"])
-    parser.add_argument("--only", nargs="+", default=["gpt2", "ar", "armd", "mdlm", "block"])
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--only", nargs="+", default=["gpt2", "ar", "armd", "verified", "gated", "mdlm", "block"])
+    parser.add_argument("--ways", nargs="+", default=["AR", "ARMD", "verified", "gated", "MDLM"], help="of quality")
+    parser.add_argument("--json", type=Path, help="a file that takes in the figures")
+    parser.add_argument("--picture", type=Path, help="where to draw quality against seconds")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = {"speed": speed, "growth": growth, "memory": memory, "quality": quality, "profile": profile}[args.what](
-        args
-    )
+    found = WHAT[args.what](args)
     if args.json:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
-        args.json.write_text(json.dumps({"settings": settings, "found": found}, indent=1) + "\n", encoding="utf-8")
+        found = add_to(args.json, args, found)
+    if args.picture:
+        front(found).save(args.picture)
+
+
+def add_to(path, args, found):
+    """Put rows into a file, in the place of those of the same name; return all that it holds."""
+    settings = {key: value for key, value in vars(args).items() if key not in ("json", "picture", "only", "ways")}
+    held = json.loads(path.read_text(encoding="utf-8"))["found"] if path.exists() else []
+    by_name = {row["row"]: row for row in [*held, *found]}
+    facts = {
+        "torch": torch.__version__,
+        "processor": processor(),
+        "settings": settings,
+        "found": list(by_name.values()),
+    }
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts["found"]
+
+
+def processor():
+    """What this machine calls its processor (Linux), else what Python knows."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":
