@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
-LESSON ?= notebooks/01_masking_is_an_order.ipynb
+LESSON ?= notebooks/00_start_here.ipynb
 PORT   ?= 8888
 
 .PHONY: help lab test lint lessons constraints bench clean

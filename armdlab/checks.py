@@ -88,7 +88,7 @@ def leaks(changes: Tensor, order: GenerationOrder, *, wanted: int) -> Verdict:
 
 def _order_fault(times: Sequence[int], steps: object) -> str | None:
     where, N = f"for times {times}", len(times)
-    found = _as_steps(steps)
+    found = as_steps(steps)
     if found is None:
         return f"{where} a list of lists of positions is wanted; yours is {steps!r}"
     expected = [step.tolist() for step in GenerationOrder.from_masking_times(times).steps()]
@@ -120,7 +120,7 @@ def _order_fault(times: Sequence[int], steps: object) -> str | None:
     return f"{where} the steps should be {expected}; yours are {found}"
 
 
-def _as_steps(steps: object) -> list[list[int]] | None:
+def as_steps(steps: object) -> list[list[int]] | None:
     """Steps of whole numbers, sorted inside each step; None where it is anything else."""
     if not isinstance(steps, list | tuple):
         return None

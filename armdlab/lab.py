@@ -17,12 +17,15 @@ from armdlab.trained import Lab, load
 __all__ = ["Lab", "Shown", "finish", "load", "predict", "report", "show_source", "start"]
 
 LESSONS = {
+    "00": "Start here",
     "01": "Masking is an order",
     "02": "Strictly causal",
     "03": "One-pass likelihood",
     "04": "Permutation training",
     "05": "Parallel streams",
     "06": "Exact and parallel",
+    "08": "The tables",
+    "x1": "Tales whose truth is known",  # an extra: it needs none of the others
 }
 
 
@@ -52,9 +55,19 @@ def start(lesson: str, *, seed: int = 0) -> None:
     if lesson not in LESSONS:
         raise ValueError(f"lesson={lesson!r} does not exist; choose one of {', '.join(LESSONS)}")
     torch.manual_seed(seed)
+    _show_views_in_colab()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     versions = f"armdlab {version('armdlab')}, torch {torch.__version__}, Python {platform.python_version()}"
     print(f"Lesson {lesson}, {LESSONS[lesson]}: {versions}, device {device}, seed {seed}")
+
+
+def _show_views_in_colab() -> None:
+    """Colab shows views that are not its own only after it was asked to; elsewhere there is nothing to ask."""
+    try:
+        from google.colab import output
+    except ImportError:
+        return
+    output.enable_custom_widget_manager()
 
 
 def predict(question: str, *, guess: str) -> Shown:
@@ -107,8 +120,9 @@ def finish(lesson: str, **verdicts: Verdict) -> Shown:
     passed = sum(verdict.passed for verdict in verdicts.values())
     numbers = list(LESSONS)
     following = numbers[numbers.index(lesson) + 1 :]
-    ending = (
-        f"Next: lesson {following[0]}, {LESSONS[following[0]]}." if following else "This is the last lesson so far."
-    )
+    ending = "This is the last lesson."
+    if following:
+        kind = "an extra, lesson" if following[0].startswith("x") else "lesson"
+        ending = f"Next: {kind} {following[0]}, {LESSONS[following[0]]}."
     listed = "\n".join(lines)
     return Shown(f"**{passed} of {len(verdicts)} exercises passed in this session**\n\n{listed}\n\n{ending}")

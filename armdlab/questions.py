@@ -19,6 +19,18 @@ class Question:
 
 
 QUESTIONS = {
+    "made-together": Question(
+        "abc",
+        "b",
+        "all four are chosen in one step, each from what earlier steps made, so none of them is known when another is "
+        "chosen. Who saw what can be read in the viewer: point at a word.",
+    ),
+    "steps-of-two-streams": Question(
+        "abc",
+        "b",
+        "two heads take a step each, and the other 79 tokens of both streams are made in 79 steps of two. In general "
+        "it is S + N/S - 1, here 2 + 80 - 1.",
+    ),
     "written-first": Question(
         "abc",
         "c",

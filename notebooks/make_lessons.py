@@ -5,7 +5,8 @@
     python notebooks/make_lessons.py --check     # fail if a committed notebook does not come from its master
 
 A master is a Python file in jupytext's percent format. Between `### BEGIN SOLUTION` and `### END SOLUTION` stands what
-the learner writes; in the lesson a stub takes its place: the text behind `### STUB:`, or `...`.
+the learner writes; in the lesson a stub takes its place: the text behind `### STUB:`, or `...`. Its first code cell
+imports `armdlab.lab` and starts the lesson; every notebook gets the same guard around that import, `SETUP`.
 """
 
 import argparse
@@ -20,8 +21,29 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = "https://github.com/armdlab/armdlab"
 COLAB = REPOSITORY.replace("//github.com", "//colab.research.google.com/github") + "/blob/main/notebooks"
+# Where the lab is not installed (Colab, a fresh clone) it is fetched and installed once. Editable, since `data/` lies
+# beside the package; without constraints, so that what is preinstalled stays as it is.
+SETUP = """\
+try:
+    import armdlab.lab as lab
+except ModuleNotFoundError:  # in Colab, or in a fresh clone: install once; what is there already stays as it is
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    here = Path.cwd()
+    clone = next((f for f in (here, *here.parents) if (f / "armdlab" / "lab.py").is_file()), here / "armdlab-clone")
+    if not clone.exists():
+        git = ["git", "clone", "-q", "--depth", "1", "{REPOSITORY}", str(clone)]
+        subprocess.run(git, check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", str(clone)], check=True)
+    sys.path.insert(0, str(clone))
+    import armdlab.lab as lab
+
+"""
 LOCAL_LINK = re.compile(r"""(\]\(|href=")(?!https?:|#|\{COLAB)""")
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION\n?", re.DOTALL | re.MULTILINE)
+IMPORT = re.compile(r"\A(try:|import armdlab\.lab as lab\n).*(?=^lab\.start\()", re.DOTALL | re.MULTILINE)
 STUB = re.compile(r"^ *### STUB: ?(.*)\n", re.MULTILINE)
 
 
@@ -32,6 +54,7 @@ def build(master, solved):
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        cell.source = IMPORT.sub(lambda _: SETUP, cell.source)
         cell.source = _solved(cell.source) if solved else _stubbed(cell.source)
         if solved and cell.cell_type == "markdown":  # a solution lies one folder deeper
             cell.source = LOCAL_LINK.sub(r"\1../", cell.source)

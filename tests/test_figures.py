@@ -124,7 +124,7 @@ def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
         r"Lesson 01, Masking is an order: armdlab \S+, torch \S+, Python \S+, device \w+, seed 3\n", line
     )
     assert torch.initial_seed() == 3
-    with pytest.raises(ValueError, match=r"^lesson='99' does not exist; choose one of 01"):
+    with pytest.raises(ValueError, match=r"^lesson='99' does not exist; choose one of 00, 01"):
         lab.start("99")
 
 
@@ -133,7 +133,7 @@ def test_a_guess_is_answered_with_its_reason():
     assert repr(lab.predict("mask-alone", guess="b")).startswith("You said **b**, and so it is: ")
     with pytest.raises(ValueError, match=r"^guess='z' is none of a, b, c; put your letter there, run it again$"):
         lab.predict("mask-alone", guess="z")
-    with pytest.raises(ValueError, match=r"^question='x' does not exist; choose one of written-first"):
+    with pytest.raises(ValueError, match=r"^question='x' does not exist; choose one of made-together"):
         lab.predict("x", guess="a")
 
 
@@ -149,3 +149,9 @@ def test_finish_counts_what_passed_in_this_session():
     text = repr(lab.finish("01", one_thing=done, another=open_))
     assert text.startswith("**1 of 2 exercises passed in this session**")
     assert "- passed: one thing\n- still open: another" in text
+
+
+def test_a_lesson_leads_to_the_next_one_and_the_last_to_the_extra():
+    assert repr(lab.finish("00")).endswith("Next: lesson 01, Masking is an order.")
+    assert repr(lab.finish("08")).endswith("Next: an extra, lesson x1, Tales whose truth is known.")
+    assert repr(lab.finish("x1")).endswith("This is the last lesson.")

@@ -78,6 +78,7 @@ FRONT = {
     "table_figures",
     "tale_checks",
     "lesson_figures",
+    "start_checks",
     "stream_checks",
     "likelihood_checks",
     "curriculum_checks",

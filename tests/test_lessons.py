@@ -16,6 +16,7 @@ from armdlab import (
     checks,
     curriculum_checks,
     decoding_checks,
+    lab,
     likelihood_checks,
     stream_checks,
 )
@@ -30,6 +31,7 @@ import make_lessons  # noqa: E402
 
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
 NOTEBOOKS = [*LESSONS, *sorted((FOLDER / "solutions").glob("*.ipynb"))]
+SHORT = {"00_start_here"}  # an opening of a quarter of an hour: one exercise, two questions
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 
 
@@ -94,7 +96,7 @@ def test_headings_go_down_one_level_at_a_time_and_cells_are_short(path):
     lengths = sorted(len(cell.source.splitlines()) for cell in cells(path, "code"))
     assert lengths[-1] <= 25
     assert lengths[len(lengths) // 2] <= 6
-    assert 25 <= len(cells(path)) <= 45
+    assert (20 if path.stem in SHORT else 25) <= len(cells(path)) <= 45
 
 
 @each_notebook
@@ -110,7 +112,7 @@ def test_links_to_files_lead_somewhere(path):
 def test_lesson_and_solution_differ_in_exercises_only(path):
     pairs = list(zip(cells(path), cells(FOLDER / "solutions" / path.name), strict=True))
     differing = [(a, b) for a, b in pairs[1:] if a.source != re.sub(r"""(\]\(|href=")\.\./""", r"\1", b.source)]
-    assert 2 <= len(differing) <= 3
+    assert (1 if path.stem in SHORT else 2) <= len(differing) <= 3
     for lesson, solution in differing:
         assert lesson.cell_type == "code"
         assert "your code" in lesson.source or "change this" in lesson.source
@@ -121,8 +123,17 @@ def test_lesson_and_solution_differ_in_exercises_only(path):
 def test_stubs_are_judged_open_and_solutions_passed(path):
     for source, expected in ((path, "not yet"), (FOLDER / "solutions" / path.name, "passed")):
         judged = [c for c in cells(source, "code") if re.search(r"= checks\.", c.source)]
-        assert len(judged) >= 2
+        assert len(judged) >= (1 if path.stem in SHORT else 2)
         assert all(c.outputs[-1].data["text/plain"].startswith(expected) for c in judged)
+
+
+@each_notebook
+def test_a_lesson_starts_and_finishes_by_its_own_number(path):
+    number = path.stem[:2]
+    codes = [cell.source for cell in cells(path, "code")]
+    assert codes[0].endswith(f'lab.start("{number}")')
+    assert codes[-1].startswith(f'lab.finish("{number}", ')
+    assert f"# {number.upper()} {lab.LESSONS[number]}" == cells(path)[0].source.splitlines()[0]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
@@ -132,7 +143,7 @@ def test_questions_are_asked_before_they_are_answered(path):
         for cell in cells(path, "code")
         if "lab.predict" in cell.source
     ]
-    assert len(asked) >= 3
+    assert len(asked) >= (2 if path.stem in SHORT else 3)
     assert set(asked) <= QUESTIONS.keys()
     assert all(QUESTIONS[name].answer in QUESTIONS[name].letters for name in asked)
 

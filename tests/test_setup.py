@@ -175,7 +175,7 @@ def test_make_lab_opens_a_server_on_the_first_lesson_within_seconds(tmp_path):
             url, deadline = None, time.time() + 60
             while url is None and time.time() < deadline:
                 time.sleep(0.2)
-                url = re.search(r"http://\S+/lab/tree/notebooks/01_\S+token=\w+", (tmp_path / "log").read_text())
+                url = re.search(r"http://\S+/lab/tree/notebooks/00_\S+token=\w+", (tmp_path / "log").read_text())
             assert url, (tmp_path / "log").read_text()
             with urllib.request.urlopen(url.group(), timeout=30) as page:
                 assert page.status == 200

@@ -218,8 +218,7 @@ def drawn(trace: Trace) -> Picture:
     axes.set_xlabel("position in the text")
     axes.set_ylabel("step")
     model, streams = trace.settings.get("model", "a model"), max([0, *trace.lanes]) + 1
-    axes.set_title(f"{model}: {len(dots)} tokens in {len(trace.steps)} steps, {streams} streams")
-    alt = (
-        f"A run of {model}: {len(dots)} tokens made in {len(trace.steps)} steps by {streams} streams, position by step."
-    )
+    said = f"{streams} stream{'s' * (streams > 1)}"
+    axes.set_title(f"{model}: {len(dots)} tokens in {len(trace.steps)} steps, {said}")
+    alt = f"A run of {model}: {len(dots)} tokens made in {len(trace.steps)} steps by {said}, position by step."
     return Picture.of(figure, alt)

@@ -12,14 +12,7 @@
 # You need: Python, a little PyTorch, and the idea of attention. Words that are new stand in the [glossary](README.md#glossary).
 
 # %%
-try:
-    import armdlab.lab as lab
-except ModuleNotFoundError:  # in Colab: install once, and leave what is preinstalled as it is
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{REPOSITORY}"], check=True)
-    import armdlab.lab as lab
+import armdlab.lab as lab
 
 lab.start("01")
 

@@ -13,14 +13,7 @@
 # [glossary](README.md#glossary).
 
 # %%
-try:
-    import armdlab.lab as lab
-except ModuleNotFoundError:  # in Colab: install once, and leave what is preinstalled as it is
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{REPOSITORY}"], check=True)
-    import armdlab.lab as lab
+import armdlab.lab as lab
 
 lab.start("04")
 

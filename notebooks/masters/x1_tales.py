@@ -12,16 +12,9 @@
 # You need: Python, logarithms, and what a language model predicts. Words that are new stand in the [glossary](README.md#glossary).
 
 # %%
-try:
-    import armdlab.lab as lab
-except ModuleNotFoundError:  # in Colab: install once, and leave what is preinstalled as it is
-    import subprocess
-    import sys
+import armdlab.lab as lab
 
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{REPOSITORY}"], check=True)
-    import armdlab.lab as lab
-
-print("Lesson x1, Tales whose truth is known")
+lab.start("x1")
 
 # %% [markdown]
 # ## Where we are going
@@ -292,5 +285,4 @@ for streams in (1, 2, 4):
 # that of its canonical tokens, so the excess is an upper bound on the divergence between texts.
 
 # %%
-passed = sum(verdict.passed for verdict in (first, second))
-lab.Shown(f"**{passed} of 2 exercises passed in this session**: the price of a tale, break it.")
+lab.finish("x1", the_price_of_a_tale=first, break_it=second)
