@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -111,6 +113,22 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Text to ids."""
         return self.backend.encode(text, add_special_tokens=False).ids
+
+    def words(self, text: str) -> list[list[int]]:
+        """Text to ids, word by word, in the sense of the tokenizer: the space before a word belongs to it.
+
+        A mark stays with its letter, so that each word by itself decodes to whole characters. One after another they
+        are `encode(text)`.
+        """
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        words: list[list[int]] = []
+        for _, pairs in itertools.groupby(zip(encoding.word_ids, encoding.ids, strict=True), key=lambda pair: pair[0]):
+            ids = [i for _, i in pairs]
+            if words and unicodedata.category(self.decode(ids)[0]).startswith("M"):
+                words[-1] += ids
+            else:
+                words.append(ids)
+        return words
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Texts to ids, on all cores."""

@@ -7,6 +7,7 @@ import pytest
 
 from armdlab.figures import Picture
 from armdlab.widgets.attention_microscope import AttentionMicroscope
+from armdlab.widgets.infilling_desk import InfillingDesk
 from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
 from armdlab.widgets.stream_viewer import Race, StreamViewer
@@ -76,7 +77,10 @@ def test_where_no_view_can_be_its_picture_stands_with_words(view):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-@pytest.mark.parametrize("cls", [OrderExplorer, LeakDetector, AttentionMicroscope, StreamViewer, Race, TrainingCockpit])
+@pytest.mark.parametrize(
+    "cls",
+    [OrderExplorer, LeakDetector, AttentionMicroscope, InfillingDesk, StreamViewer, Race, TrainingCockpit],
+)
 def test_a_module_is_whole_and_holds_neither_markup_nor_address(cls):
     """A widget's module is loaded from a blob, where nothing can be imported."""
     assert cls._esm.count("export default") == 1
