@@ -24,6 +24,7 @@ LESSONS = {
     "04": "Permutation training",
     "05": "Parallel streams",
     "06": "Exact and parallel",
+    "07": "Infill and edit",
     "08": "The tables",
     "x1": "Tales whose truth is known",  # an extra: it needs none of the others
 }

@@ -174,6 +174,30 @@ QUESTIONS = {
         "a verified call computes 3S + 1 = 25 rows and makes at most 8 tokens: more than 3 rows a token, where one "
         "by one takes 2. Verification buys calls with rows, and never saves any.",
     ),
+    "calls-of-infilling": Question(
+        "abc",
+        "c",
+        "reading costs no call of its own: in the first call all 116 known tokens go in as evidence, and the first gap "
+        "comes out as a target. From then on it is one call a gap.",
+    ),
+    "two-orders-one-price": Question(
+        "abc",
+        "b",
+        "by the chain rule p(a) p(b | a) = p(b) p(a | b), and a perfect model knows all four factors. A learnt one has "
+        "practised some of them more than others, and its orders disagree.",
+    ),
+    "first-mention": Question(
+        "abc",
+        "a",
+        "the tale says further on what was given away, and contradicts itself with any other word there. To a reader "
+        "who knows both sides the gap is no choice, and what is no choice costs ln 1 = 0.",
+    ),
+    "whose-price-moves": Question(
+        "abc",
+        "b",
+        "a token before the gap is predicted from what stands before it, where no alternative differs; one behind the "
+        "gap sees the word in it. That is where the right side has its say.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

@@ -174,7 +174,7 @@ class How:
         return filling_order(page.known, way, self.streams, seed=self.seed, listed=listed)
 
     def steps(self, lab: Lab, page: Page, words: Tensor | None = None) -> Iterator[DecodeStep]:
-        """Fill the gaps, or walk along the words (N,) that fill them; under an order that is fixed, no walk is needed."""
+        """Fill the gaps, or walk along the words (N,) that fill them (which a fixed order needs no steps for)."""
         given = page.ids.masked_fill(~page.known, UNKNOWN)
         order = self.fixed_order(page)
         chance: dict[str, Any] = {"temperature": self.temperature, "seed": self.seed}

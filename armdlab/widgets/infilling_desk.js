@@ -96,9 +96,10 @@ function render({ model, el }) {
 
   // The space before a word is not of its colour: beside the word, so that the text still reads as it is.
   function apart(parent, piece, attributes) {
-    const letters = seen(piece).trimStart(), before = letters ? piece.slice(0, piece.length - piece.trimStart().length) : "";
-    if (before) parent.append(before.replace(/\n/g, "\u23ce\n"));
-    return make(parent, "span", attributes, letters || seen(piece).replace(/ /g, "\u2423"));
+    const letters = piece.trimStart(), span = { "aria-label": bare(piece), ...attributes };
+    if (letters) parent.append(piece.slice(0, piece.length - letters.length));
+    if (/^[\p{Cf}\s]*$/u.test(piece)) span.class += " unseen"; // marks of direction must not turn the words behind them
+    return make(parent, "span", span, letters === "<|endoftext|>" ? seen(letters) : letters || piece.replace(/\n/g, "\u23ce\n"));
   }
 
   function mark() {

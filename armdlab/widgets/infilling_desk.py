@@ -309,20 +309,24 @@ class InfillingDesk(View):
         named = [" … ".join(fill.strip() for fill in candidate["fills"]) for candidate in found]
         figure = Figure(figsize=(8.5, 1.4 + 0.36 * max(1, len(found))), layout="constrained")
         axes = figure.subplots()
-        axes.barh(range(len(found)), [-candidate["common"] for candidate in found], color=PALETTE[0])
-        for y, candidate in enumerate(found):
-            axes.annotate(f" {-candidate['common']:.2f}", (-candidate["common"], y), va="center", fontsize=9)
+        above = [found[0]["common"] - candidate["common"] for candidate in found]
+        axes.barh(range(len(found)), above, color=PALETTE[0])
+        for y, nats in enumerate(above):
+            axes.annotate(f" {nats:.2f}", (nats, y), va="center", fontsize=9)
         axes.set_yticks(range(len(found)), labels(named), fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.12)
-        axes.set_xlabel(f"nats, given all the rest ({self.state['common']}); less is likelier", fontsize=9)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"nats above the likeliest ({self.state['common']})", fontsize=9)
+        if not found:
+            axes.set_axis_off()
         axes.spines[["top", "right"]].set_visible(False)
         n = len(self.state["gaps"])
         title = f"{n} gap{'' if n == 1 else 's'} in a text" + ("" if found else ", not yet filled")
         axes.set_title(title, loc="left", fontsize=11, color=INK)
         said = "; ".join(
-            f"{name} ({', '.join(candidate['labels'])}): {-candidate['common']:.2f} nats"
-            for name, candidate in zip(named, found, strict=True)
+            f"{name} ({', '.join(candidate['labels'])}): {nats:.2f} nats above the likeliest"
+            for name, candidate, nats in zip(named, found, above, strict=True)
         )
         return Picture.of(figure, f"What could fill {title}. {said or 'Nothing is filled yet'}.")
 
