@@ -294,6 +294,11 @@ def test_the_grammar_judges_whole_tales(lab):
     assert said["yours"][1].startswith("no tale: the text leaves the grammar at word")
 
 
+def test_of_a_text_that_is_no_tale_the_grammar_has_nothing_to_say(desk):
+    desk.run_now(seed=1)
+    assert {one["verdict"] for one in desk.state["candidates"]} == {""}
+
+
 def test_a_word_that_is_not_there_cannot_be_left_out(lab):
     sentence = "without holds 'zebra', which the text does not; name a word as the text spells it"
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):

@@ -26,7 +26,7 @@ function render({ model, el }) {
   make(drawer, "summary", {}, "Edit or replace the text");
   const text = make(drawer, "textarea", { rows: 5, spellcheck: "false", autocomplete: "off", dir: "auto", "aria-label": "the text" });
   const tools = make(root, "div", { class: "options" });
-  make(tools, "span", { class: "hint" }, "Click words to leave them out. By keyboard: arrows walk, Space leaves out.");
+  make(tools, "span", { class: "hint" }, "Click words to leave them out; keys: arrows, Space.");
   const spring = make(tools, "span", { class: "spring" });
   const tale = make(spring, "button", { type: "button" }, "Another tale");
   const back = make(spring, "button", { type: "button" }, "Keep every word");
@@ -52,7 +52,9 @@ function render({ model, el }) {
   const alert = make(root, "div", { class: "alert", role: "alert" });
 
   // ------------------------------------------------------------------------------ what fills it
-  const title = make(root, "h4", { class: "title" });
+  const result = make(root, "div", { class: "head result" });
+  const title = make(result, "h4", { class: "title" });
+  const keep = make(result, "button", { type: "button" }, "Make it the text");
   const filled = make(root, "div", { class: "page filled", role: "list", "aria-label": "the text with its gaps filled; arrows move from token to token", dir: "auto" });
   const read = roving(filled, () => [cells.map((cell) => cell.span)], (_, at) => tell(at));
   const said = make(root, "p", { class: "said", "aria-live": "polite" });
@@ -62,7 +64,6 @@ function render({ model, el }) {
   const ownLabel = make(own, "label", { class: "wide" }, "write ");
   const mine = make(ownLabel, "input", { type: "text", spellcheck: "false", autocomplete: "off", dir: "auto" });
   const weigh = make(own, "button", { type: "submit" }, "Weigh my words");
-  const keep = make(own, "button", { type: "button" }, "Make it the text");
 
   const bench = make(root, "div", { class: "bench" });
   const head = make(bench, "div", { class: "head" });
@@ -70,10 +71,10 @@ function render({ model, el }) {
   const commonLabel = make(head, "label", {}, "compared under ");
   const common = make(commonLabel, "select");
   for (const name of DESK_COMMON) make(common, "option", { value: name }, name);
-  const clear = make(head, "button", { type: "button" }, "Clear the list");
+  const clear = make(head, "button", { type: "button" }, "Clear");
   const table = make(bench, "table");
   const none = make(bench, "p", { class: "note" });
-  const legend = make(bench, "p", { class: "note" }, "log p: nats, exact, of all that fills the gaps, given all that is kept. As filled: under the candidate\u2019s own order. Compared: all under one order, so like with like. Share: its chance among those listed.");
+  const legend = make(bench, "p", { class: "note" }, "log p: nats, exact, of all that fills the gaps, given all that is kept, in the order that stands below the words. Compared: all candidates under one order, like with like. Share: its chance among the listed texts.");
 
   // ------------------------------------------------------------------------------ the page
   const { ask, off } = asking(model, () => wish, (late) => told(late));
@@ -262,7 +263,7 @@ function render({ model, el }) {
     table.replaceChildren();
     if (!ranked.length) return;
     const top = make(make(table, "thead"), "tr");
-    for (const name of ["words in the gaps, whose they are, and what the grammar says", "log p", "compared", "share"]) make(top, "th", { scope: "col", class: name.includes(",") ? "" : "number" }, name);
+    for (const name of ["candidate", "log p", "compared", "share"]) make(top, "th", { scope: "col", class: name === "candidate" ? "" : "number" }, name);
     const body = make(table, "tbody");
     for (const [one, n] of ranked) {
       const row = make(body, "tr", { class: n === chosen ? "chosen" : "" });
@@ -272,7 +273,7 @@ function render({ model, el }) {
       radio.onchange = () => { chosen = n; draw(); };
       const told = make(label, "span");
       make(told, "bdi", {}, listedAs(one));
-      const by = make(told, "span", { class: "by" }, `${one.labels.join(", ")}; ${one.how}, ${one.steps} step${one.steps === 1 ? "" : "s"}; `);
+      const by = make(told, "span", { class: "by" }, `${one.labels.join(", ")}; ${one.how}, ${one.steps} step${one.steps === 1 ? "" : "s"}${one.verdict ? "; " : ""}`);
       make(by, "span", { class: `grammar ${one.is_tale ? "right" : "wrong"}` }, one.verdict);
       make(row, "td", { class: "number" }, nats(one.log_prob));
       make(row, "td", { class: "number compared" }, nats(one.common));

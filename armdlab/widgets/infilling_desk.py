@@ -274,6 +274,8 @@ class InfillingDesk(View):
         step_of = {p: number for number, step in enumerate(steps, 1) for p in step}
         cells = [self._cells(candidate, page.positions(gap), step_of) for gap in page.gaps]
         is_right, said = verdict(self._lab.tokenizer.decode(candidate.ids))
+        if not (is_right or tales.load_grammar().read(page.text).parses):
+            said = ""  # of a text that never was a tale, that it is none is no news
         return {
             "labels": list(candidate.labels),
             "how": candidate.how,

@@ -197,7 +197,9 @@ without = (torch.arange(N) < 11) | (torch.arange(N) > 21)  # the second sentence
 priced = {"five words": prices(known), "a sentence": prices(without)}
 for name, found in priced.items():
     print(f"{name}: {', '.join(f'{way} {nats:.2f}' for way, nats in found.items())}")
-lesson_figures.bars(priced["a sentence"], title="One filling, four orders", x="nats of the sentence, given all the rest")
+lesson_figures.bars(
+    priced["a sentence"], title="One filling, four orders", x="nats of the sentence, given all the rest"
+)
 
 # %% [markdown]
 # A perfect model would show four equal bars. By how much they differ says how far this one is from it. Single words that their surroundings settle leave little to disagree
