@@ -297,7 +297,7 @@ class Recorder:
         ids = [] if known is None else torch.as_tensor(known).flatten().tolist()
         ids += [UNKNOWN] * (how["length"] - len(ids))
         self.ids = ids
-        self.given = tuple(None if token == UNKNOWN else tokenizer.decode([token]) for token in ids)
+        self.given = given_pieces(tokenizer, ids)
         shown = {name: value for name, value in how.items() if isinstance(value, int | float | str | bool)}
         self.settings = shown | (settings or {})
 
@@ -374,6 +374,25 @@ class Recorder:
         others = zip(tokens.tolist(), values.exp().tolist(), strict=True)
         named = tuple((self.tokenizer.decode([token]), p) for token, p in others)
         return Made(made.position, made.piece, made.log_prob, named)
+
+
+def given_pieces(tokenizer: Reader, ids: Sequence[int]) -> tuple[str | None, ...]:
+    """What each known id adds to the text, None where one is unknown.
+
+    A letter that takes several ids, as an emoji does, belongs to the last of them: alone they are no letters.
+    """
+    pieces: list[str | None] = []
+    begun: list[int] = []
+    for i, token in enumerate(ids):
+        if token == UNKNOWN:
+            pieces.append(None)
+            continue
+        begun.append(token)
+        text, goes_on = tokenizer.decode(begun), i + 1 < len(ids) and ids[i + 1] != UNKNOWN
+        is_whole = not (text.endswith("\ufffd") and goes_on)
+        pieces.append(text if is_whole else "")
+        begun = [] if is_whole else begun
+    return tuple(pieces)
 
 
 def record(model: Transformer | Engine, tokenizer: Reader, settings: dict[str, Any] | None = None, **how: Any) -> Trace:  # noqa: ANN401

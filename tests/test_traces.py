@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from strategies import tiny
 
-from armdlab import AR, ARMD, Gate, GenerationOrder, generate
+from armdlab import AR, ARMD, Gate, GenerationOrder, generate, load
 from armdlab.baselines import MDLM
 from armdlab.objectives import nll
-from armdlab.traces import Made, Recorder, Step, Trace, record
+from armdlab.traces import Made, Recorder, Step, Trace, given_pieces, record
 
 N = 8
 
@@ -77,6 +77,17 @@ def test_log_probability_and_comparison():
     assert found["first_difference"] == next(
         i for i, (a, b) in enumerate(zip(one.after(8), other.after(5), strict=True)) if a != b
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["It was a", "🦊 👩‍👩‍👧 🇺🇦", "שלום مرحبا \u202eabc", "e\u0301\u0301 Z\u0351", "\ufffd x"]
+)
+def test_given_pieces_are_the_text_whatever_letters_it_has(text):
+    tokenizer = load("tales").tokenizer
+    ids = tokenizer.encode(text)
+    pieces = given_pieces(tokenizer, [*ids, -1, *ids])
+    assert "".join(pieces[: len(ids)]) == "".join(pieces[len(ids) + 1 :]) == text
+    assert pieces[len(ids)] is None
 
 
 def test_lanes_cut_what_is_made_into_streams():
