@@ -10,6 +10,7 @@ from armdlab.widgets.attention_microscope import AttentionMicroscope
 from armdlab.widgets.infilling_desk import InfillingDesk
 from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
+from armdlab.widgets.pulled import PulledView
 from armdlab.widgets.stream_viewer import Race, StreamViewer
 from armdlab.widgets.training_cockpit import TrainingCockpit
 from armdlab.widgets.view import HERE, View
@@ -99,3 +100,29 @@ def test_every_rule_of_a_style_stays_inside_its_view():
             assert line.startswith((".armdlab-", "@media")), line
             selectors = line.split("{")[1 if line.startswith("@media") else 0]
             assert all(part.strip().startswith(".armdlab-") for part in selectors.split(", "))
+
+
+class Patient(PulledView):
+    """Remembers for how long it was told to work."""
+
+    files = ()
+
+    def begin(self, asked):
+        self.told = []
+        return {}
+
+    def advance(self, seconds):
+        self.told.append(seconds)
+        return {}, True
+
+
+def test_the_kernel_works_longer_for_a_question_where_questions_come_late():
+    view = Patient()
+    view.send = lambda content: None
+    for wait in (0, 0, 0.02, 0, 0.04, 0.04, 0.04):
+        time.sleep(wait)
+        view._asked(view, {"want": "steps" if hasattr(view, "told") else "run", "run": 1, "budget_ms": 100}, [])
+    assert view.told == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.4]), "no longer than four times"
+    time.sleep(0.04)
+    view._asked(view, {"want": "run", "run": 2, "budget_ms": 10}, [])
+    assert view.told == pytest.approx([0.04]), "a reader who waits before the next run is not late"

@@ -38,6 +38,7 @@ function pulling(model, alert, { took, ended }) {
     number++;
     flight = 0;
     send("run", { asked, budget_ms: BUDGET_MS });
+    fill();
     return true;
   }
 

@@ -7,6 +7,7 @@ not to ask any more.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from armdlab.widgets.view import View
 
 RECORDED = Path(__file__).resolve().parents[2] / "data" / "traces"  # what views show before anything is computed
 
+LATE = 0.1  # share of its time that the kernel may stand still
+MOST_STRETCH = 4  # half a second at most, so that cells and Stop need not wait long
+
 
 class PulledView(View):
     """A view of a run: a subclass says how to `begin` one, `advance` it for a while, and `halt` it."""
@@ -22,6 +26,8 @@ class PulledView(View):
     def __init__(self, **traits: Any) -> None:  # noqa: ANN401
         self._run_id: object = None
         self._goes_on = False
+        self._answered: float | None = None  # when the last question of this run was, by the clock
+        self._stretch = 1
         super().__init__(**traits)
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +57,7 @@ class PulledView(View):
             return {"status": "old"}
         try:
             if want == "run":
-                self._run_id = None
+                self._run_id = self._answered = None
                 begun = self.begin(content.get("asked", {}))
                 self._run_id = run
                 return begun | self._more(content)
@@ -67,5 +73,10 @@ class PulledView(View):
             raise
 
     def _more(self, content: dict[str, Any]) -> dict[str, Any]:
-        new, self._goes_on = self.advance(float(content.get("budget_ms", 40)) / 1000)
+        """Go on for as long as the view asks, or longer where its questions come late: then the kernel stood still."""
+        seconds = float(content.get("budget_ms", 40)) / 1000
+        if self._answered is not None and time.perf_counter() - self._answered > LATE * seconds:
+            self._stretch = min(2 * self._stretch, MOST_STRETCH)
+        new, self._goes_on = self.advance(self._stretch * seconds)
+        self._answered = time.perf_counter() if self._goes_on else None
         return new | {"status": "running" if self._goes_on else "finished"}

@@ -25,7 +25,7 @@ function tracePlayer(root) {
   const ticks = make(root, "div", { class: "ticks", "aria-hidden": "true" });
   const said = make(root, "div", { class: "said", "aria-live": "polite" });
 
-  let trace = { given: [], lanes: [], steps: [] }, at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
+  let trace = { given: [], lanes: [], steps: [] }, at = 0, timer = 0, cells = [], spans = [], painted = [], places = new Map(), focus = 0;
 
   const percent = (p) => (p >= 0.995 ? "> 0.99" : p < 0.01 ? "< 0.01" : p.toFixed(2)), is = (p) => percent(p).replace(/^(?=\d)/, "= ");
 
@@ -35,7 +35,7 @@ function tracePlayer(root) {
     said.textContent = "Point at a token, or move to it by arrows, to read how it came to be.";
     lanes.replaceChildren();
     text.replaceChildren();
-    cells = []; spans = []; focus = 0;
+    cells = []; spans = []; painted = []; focus = 0;
     const n = Math.max(0, ...trace.lanes) + 1, rows = [];
     for (let lane = 0; lane < n; lane++) {
       const row = make(lanes, "div", { class: "lane" });
@@ -63,6 +63,9 @@ function tracePlayer(root) {
   }
 
   function paint(position, made, isNew) {
+    const looks = made ? `${isNew ? "new" : "old"} ${made.log_prob} ${made.piece}` : "open"; // what stays is not laid out anew
+    if (painted[position] === looks) return;
+    painted[position] = looks;
     for (const span of [spans[position], cells[position]]) {
       if (!span) continue;
       span.textContent = made ? visible(made.piece) : "·";
