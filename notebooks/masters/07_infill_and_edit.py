@@ -179,8 +179,8 @@ lab.predict("two-orders-one-price", guess="a")
 
 # %% [markdown]
 # Here is what the shipped model asks for the five words that stood in the tale, and then for its whole second sentence. *Surest first* is an order that the model finds for itself: at each step it looks at all
-# open gaps, and fills the one of whose likeliest token it is surest. Which gap comes next then depends on the words before it only, so the product of its
-# chances is a log-probability as exact as the others.
+# open gaps, and fills the one of whose likeliest token it is surest. Which gap comes next then depends only on what has been filled before, so the product of its
+# chances is a probability as exact as the others.
 
 
 # %%
@@ -362,7 +362,7 @@ for seed in range(400, 416):
         filled = fill(text.index_fill(0, hidden, -1), way, seed)
         whole[way] += not tales.check(tokenizer.decode(filled.tolist()))
         same[way] += int((filled == text)[hidden].sum())
-print("; ".join(f"{way}: {whole[way]} tales without a fault, {same[way]} words as they stood" for way in ways))
+print("\n".join(f"{way}: {whole[way]} tales without a fault, {same[way]} words as they stood" for way in ways))
 lesson_figures.bars(same, title="Six words left out of each of 16 tales", x="words as they stood, of 96")
 
 # %% [markdown]
