@@ -252,7 +252,12 @@ function render({ model, el }) {
     said.textContent = `${quoted(bare(cell.piece))} at ${where}: filled ${steps}, chance ${chance(Math.exp(cell.log_prob))}, log p ${nats(cell.log_prob)}; saw the ${kept} tokens that are kept and ${counted(before.reduce((sum, other) => sum + other.positions.length, 0))} of the gaps.${others ? ` The likeliest there: ${others}.` : ""}`;
   }
 
-  function prefill() { mine.value = candidate() ? candidate().fills[gap.value]?.trim() ?? "" : ""; }
+  let offered = null; // what a reader has begun to write stays, unless another gap or candidate is chosen
+  function prefill() {
+    const words = candidate()?.fills[gap.value]?.trim() ?? "", offer = `${state.text}:${gap.value}:${words}`;
+    if (offer !== offered) mine.value = words;
+    offered = offer;
+  }
 
   // ------------------------------------------------------------------------------ the candidates
   function drawTable() {
