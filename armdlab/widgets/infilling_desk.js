@@ -11,6 +11,7 @@ const DESK_COMMON = ["whole text, left to right", "gaps, left to right", "gaps, 
 
 const seen = (piece) => (piece === "<|endoftext|>" ? "\u220e" : piece.replace(/\n/g, "\u23ce"));
 const bare = (piece) => seen(piece).trim() || "\u2423";
+const isUnseen = (piece) => /^[\p{Cf}\s]*$/u.test(piece); // a mark of direction must not turn the words behind it
 const nats = (value) => value.toFixed(2).replace("-", "\u2212");
 const chance = (p) => (p >= 0.995 ? "> 0.99" : p < 0.01 ? "< 0.01" : p.toFixed(2));
 const listedAs = (candidate) => candidate.fills.map((fill) => bare(fill)).join(" \u2026 ");
@@ -99,7 +100,7 @@ function render({ model, el }) {
   function apart(parent, piece, attributes) {
     const letters = piece.trimStart(), span = { "aria-label": bare(piece), ...attributes };
     if (letters) parent.append(piece.slice(0, piece.length - letters.length));
-    if (/^[\p{Cf}\s]*$/u.test(piece)) span.class += " unseen"; // marks of direction must not turn the words behind them
+    if (isUnseen(piece)) span.class += " unseen";
     return make(parent, "span", span, letters === "<|endoftext|>" ? seen(letters) : letters || piece.replace(/\n/g, "\u23ce\n"));
   }
 
@@ -214,7 +215,7 @@ function render({ model, el }) {
     let last = -1;
     state.words.forEach((piece, word) => {
       const n = gapOf.get(word);
-      if (n === undefined) { make(filled, "span", {}, piece); return; }
+      if (n === undefined) { make(filled, "span", isUnseen(piece) ? { class: "unseen" } : {}, piece); return; }
       if (n === last) return;
       last = n;
       const { start, tokens } = state.gaps[n];
