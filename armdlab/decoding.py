@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
+from armdlab.capture import FixedSteps
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
@@ -193,12 +194,17 @@ def _walk(
     order = order.to(device)
     made = order.to_generation_order(tokens.to(device))  # in generation order from here on
     cache, writing = engine.new_cache(len(tokens), order.length), Writing(tokens.to(device), end)
+    fixed = FixedSteps(engine, cache, [call.sizes for call in calls if call.masks is ALL_VISIBLE])
     for call in calls:
         evidence_at, target_at = (writing.of(order.positions)[..., ranks] for ranks in (call.evidence, call.targets))
-        masks = call.masks if call.masks is ALL_VISIBLE else call.masks.to(device)
-        hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, masks, cache)
-        given = made[:, call.ranks] if call.some_given else None
-        chosen, log_probs = choose(engine.head(hidden[:, call.rows]), given)
+        step = fixed.get(call.sizes) if call.masks is ALL_VISIBLE else None
+        if step:
+            logits = step(made[:, call.evidence], evidence_at, target_at)[:, call.rows]
+        else:
+            masks = call.masks if call.masks is ALL_VISIBLE else call.masks.to(device)
+            hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, masks, cache)
+            logits = engine.head(hidden[:, call.rows])
+        chosen, log_probs = choose(logits, made[:, call.ranks] if call.some_given else None)
         made[:, call.ranks] = chosen
         yield writing.step(order.positions[..., call.ranks], chosen, log_probs, seconds_since(started, device))
         if (stay := writing.drop_finished()) is not None:
@@ -206,6 +212,7 @@ def _walk(
                 return
             made = made[stay]
             cache.keep(stay)
+            fixed.forget()
 
 
 @torch.no_grad()
@@ -291,6 +298,11 @@ class _Call:
     rows: slice | Tensor  # where they stand among the targets
     some_given: bool  # whether a row of the batch knows one of them
     masks: Masks
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows of evidence, rows of targets."""
+        return self.evidence.stop - self.evidence.start, self.targets.stop - self.targets.start
 
 
 def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:

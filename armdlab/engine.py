@@ -118,15 +118,18 @@ class Engine:
     Args:
         model: what decodes.
         precision: of weights and products; see `Engine.of`.
+        compiled: whether steps have a fixed shape; see `Engine.of`.
     """
 
-    def __init__(self, model: Transformer, precision: str = "auto") -> None:
+    def __init__(self, model: Transformer, precision: str = "auto", *, compiled: bool = False) -> None:
         if precision not in ("auto", "float32", "half"):
             raise ValueError(f"precision={precision!r} is unknown; choose auto, float32 or half")
         self.model, self.config, self.device = model, model.config, model.bos.device
         self._packed_from = _versions(model)
         self.dtype = best_dtype(model, precision)
-        how = {"dtype": self.dtype, "layout": best_layout(model, self.dtype, precision)}
+        self.is_compiled = compiled  # a compiler lays weights out itself
+        layout = "plain" if compiled else best_layout(model, self.dtype, precision)
+        how = {"dtype": self.dtype, "layout": layout}
         self.wide = wide = torch.promote_types(self.dtype, torch.float32)  # of the rows between products
         n_parts = self.config.n_two_stream - 1 if isinstance(model, ARMD) else -1
         self.layers = [PackedLayer(layer, wide, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
@@ -141,7 +144,14 @@ class Engine:
         return self._packed_from == _versions(self.model)
 
     @classmethod
-    def of(cls, model: Transformer, precision: str = "auto", *, release: bool = False) -> Engine:
+    def of(
+        cls,
+        model: Transformer,
+        precision: str = "auto",
+        *,
+        compiled: bool = False,
+        release: bool = False,
+    ) -> Engine:
         """The engine that computes what this model computes.
 
         Args:
@@ -149,20 +159,25 @@ class Engine:
             precision: "auto" computes in the model's own precision, or in autocast's where that is on, and holds
                 weights in half precision where that loses nothing; "half" rounds them to it, and computes in bfloat16
                 on an accelerator and on a CPU that multiplies tiles of it; "float32" does neither.
+            compiled: run ARMD's steps at a fixed shape (`armdlab.capture`): captured as a graph on CUDA, compiled by
+                `torch.compile` elsewhere. Off where nothing is said: on a CPU compiling takes a minute, for texts of
+                less than a second, and on CUDA it was not measured yet.
             release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
                 that decoding holds packed weights and caches only.
 
         Raises:
             TypeError: if the model's class changes a part of its network, of which no engine knows.
-            ValueError: if `precision` is unknown.
+            ValueError: if `precision` is unknown, or a network other than ARMD's is to be compiled.
         """
+        if compiled and not isinstance(model, ARMD):
+            raise ValueError(f"compiled=True is for ARMD's steps, and {type(model).__name__} has none; leave it out")
         if not cls.follows(model):
             raise TypeError(
                 f"{type(model).__name__} changes how its network computes, and no engine follows it; "
                 "decode_steps takes full passes of such a model instead"
             )
         kind = next(kind for kind in ENGINES if isinstance(model, kind))
-        engine = ENGINES[kind](model, precision)
+        engine = ENGINES[kind](model, precision, compiled=compiled)
         if release:
             model.to("meta")
             engine._packed_from = _versions(model)
@@ -271,8 +286,8 @@ class Trial:
 class ARMDEngine(Engine):
     """ARMD a few rows at a time: recurrent prefix aggregation, two streams in one product, causal layers on G."""
 
-    def __init__(self, model: ARMD, precision: str = "auto") -> None:
-        super().__init__(model, precision)
+    def __init__(self, model: ARMD, precision: str = "auto", *, compiled: bool = False) -> None:
+        super().__init__(model, precision, compiled=compiled)
         self.position, self.prefix_norm = model.position.detach().to(self.wide), norm(model.prefix_norm, self.wide)
 
     def hidden(
@@ -349,8 +364,8 @@ class AREngine(Engine):
 class BlockEngine(Engine):
     """Block diffusion: clean rows stay in the cache, the noisy copy of a block stands behind them for one call."""
 
-    def __init__(self, model: BlockDiffusion, precision: str = "auto") -> None:
-        super().__init__(model, precision)
+    def __init__(self, model: BlockDiffusion, precision: str = "auto", *, compiled: bool = False) -> None:
+        super().__init__(model, precision, compiled=compiled)
         self.mask = model.mask.detach().to(self.wide)
 
     def hidden(

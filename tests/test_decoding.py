@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
 from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
+from armdlab.capture import FixedStep, logits
 from armdlab.engine import Engine
 from armdlab.objectives import nll
 from armdlab.sampling import Sampler
@@ -264,3 +265,51 @@ def test_decoding_in_training_mode_is_not_disturbed_by_dropout():
 def test_bad_arguments_are_refused_at_the_call_with_a_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         decode_steps(tiny(ARMD), **arguments)
+
+
+# ---------------------------------------------------------------------------------------------------- fixed steps
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("how", [{}, {"end": 2}, {"prompt": [3, 1, 2, 4]}])
+def test_steps_of_a_fixed_shape_write_the_same_text_as_those_that_grow(streams, how, monkeypatch):
+    """Everything but the compiler: static inputs, the cache read whole under a mask, shapes that are too rare."""
+    monkeypatch.setattr("armdlab.capture._compiled", lambda: logits)
+    rows, fixed_call = [], FixedStep.__call__
+
+    def spy(self, tokens, *others):
+        rows.append(len(tokens))
+        return fixed_call(self, tokens, *others)
+
+    monkeypatch.setattr(FixedStep, "__call__", spy)
+    model = tiny(ARMD, max_length=64)
+    how = {"length": 64, "streams": streams, "batch_size": 3, "seed": 1, **how}
+    how = {key: value for key, value in how.items() if key != "batch_size" or "prompt" not in how}
+    plain, fixed = Engine.of(model), Engine.of(model, compiled=True)
+    assert torch.equal(generate(fixed, **how), generate(plain, **how))
+    assert rows, "no call had a fixed shape"
+    for one, other in zip(decode_steps(fixed, **how), decode_steps(plain, **how), strict=True):
+        assert (one.log_probs - other.log_probs).abs().max() <= 1e-5
+
+
+def test_a_compiled_step_is_compiled_once_for_all_texts_and_lengths_of_the_cache(monkeypatch):
+    """Traced whole, by a backend that runs what was traced: g++ would take a minute, and change no number."""
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(logits, dynamic=False, fullgraph=True, backend=backend)
+    monkeypatch.setattr("armdlab.capture._compiled", lambda: compiled)
+    engine = Engine.of(tiny(ARMD, max_length=16), compiled=True)
+    for seed in (0, 1):
+        expected = generate(Engine.of(engine.model), length=16, seed=seed)
+        assert torch.equal(generate(engine, length=16, seed=seed), expected)
+    assert len(traced) == 1
+
+
+def test_only_armd_is_compiled():
+    with pytest.raises(ValueError, match=r"^compiled=True is for ARMD's steps, and AR has none; leave it out$"):
+        Engine.of(tiny(AR), compiled=True)
