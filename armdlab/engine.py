@@ -136,7 +136,8 @@ class Engine:
         self.head = PackedLinear(model.head.weight, **how)
         self.norm = norm(model.norm, wide)
         self.embedding, self.bos = model.embedding.weight.detach().to(wide), model.bos.detach().to(wide)
-        self.angles = torch.complex(model.rotary.cos.to(wide), model.rotary.sin.to(wide))  # (positions, d/2)
+        angles = torch.stack([model.rotary.cos, model.rotary.sin], -1).to(wide)  # (positions, d/2, 2)
+        self.angles = angles if compiled else torch.view_as_complex(angles)  # compilers write no complex numbers
 
     @property
     def is_current(self) -> bool:
@@ -206,12 +207,17 @@ class Engine:
         return rows, at
 
     def angles_at(self, positions: Tensor) -> Tensor:
-        """e^(i angle) of each pair: (1 or B, n, 1, 1, d/2) for int64 (n,) or (B, n)."""
-        return self.angles[positions].view(-1, positions.shape[-1], 1, 1, self.angles.shape[-1])
+        """e^(i angle) of each pair: (1 or B, n, 1, 1, d/2) for int64 (n,) or (B, n); compiled as (cos, sin), too."""
+        return self.angles[positions].view(-1, positions.shape[-1], 1, 1, *self.angles.shape[1:])
 
     def turn(self, x: Tensor, angles: Tensor) -> None:
         """Rotate the pairs of float (B, n, k, H, d) to their positions, in place."""
-        torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(angles)
+        pairs = x.view(*x.shape[:-1], -1, 2)
+        if angles.is_complex():
+            torch.view_as_complex(pairs).mul_(angles)
+        else:
+            (first, second), (cos, sin) = pairs.unbind(-1), angles.unbind(-1)
+            pairs.copy_(torch.stack([first * cos - second * sin, second * cos + first * sin], -1))
 
     def run_layer(
         self,

@@ -149,7 +149,7 @@ def front(points: Sequence[Mapping[str, Any]], *, title: str = "What a consisten
     )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else ""))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("milliseconds of one core for a tale (log scale)")
     axes.set_ylabel("share of valid, consistent tales\n(bars are one standard error)")
