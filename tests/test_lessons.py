@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,6 +109,76 @@ def test_links_to_files_lead_somewhere(path):
                 assert (path.parent / target).exists(), target
 
 
+@each_notebook
+def test_a_lesson_starts_and_finishes_by_its_own_number(path):
+    number = path.stem[:2]
+    codes = [cell.source for cell in cells(path, "code")]
+    assert codes[0].endswith(f'lab.start("{number}")')
+    assert codes[-1].startswith(f'lab.finish("{number}", ')
+    assert f"# {number.upper()} {lab.LESSONS[number]}" == cells(path)[0].source.splitlines()[0]
+
+
+@each_notebook
+def test_every_lesson_links_the_glossary(path):
+    assert "README.md#glossary)" in cells(path)[0].source
+    assert "\n## Glossary\n" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def lesson_with(fault, folder):
+    """A copy of the first lesson, among all that it links to, into which `fault` has planted something."""
+    shutil.copytree(FOLDER, folder / "notebooks")
+    for name in ("README.md", "data", "armdlab", "tests"):
+        (folder / name).symlink_to(FOLDER.parent / name)
+    path = folder / "notebooks" / LESSONS[0].name
+    notebook = nbformat.read(path, as_version=4)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    fault(notebook, codes, texts)
+    nbformat.write(notebook, path)
+    return path
+
+
+def printed(text):
+    return lambda notebook, codes, texts: codes[0].outputs[0].update(text=text)
+
+
+def without_words(notebook, codes, texts):
+    output = next(o for cell in codes for o in cell.outputs if "<img" in o.get("data", {}).get("text/html", ""))
+    output.data["text/html"] = re.sub('alt="[^"]*"', "", output.data["text/html"])
+
+
+headings_and_cells = test_headings_go_down_one_level_at_a_time_and_cells_are_short
+own_number = test_a_lesson_starts_and_finishes_by_its_own_number
+FAULTS = [
+    (test_every_code_cell_was_run_in_order, lambda n, codes, texts: codes[3].update(execution_count=None)),
+    (test_nothing_stored_depends_on_a_machine, lambda n, codes, texts: n.metadata.update(widgets={"a": 1})),
+    (test_nothing_stored_depends_on_a_machine, printed("<armdlab.Thing object at 0x7f3a9c41d2b0>")),
+    (test_nothing_stored_depends_on_a_machine, printed("written to /home/ada/runs")),
+    (test_nothing_stored_depends_on_a_machine, printed("C:\\Users\\ada")),
+    (test_every_picture_has_words, without_words),
+    (test_every_picture_has_words, lambda n, codes, texts: texts[1].update(source="![](picture.png)")),
+    (
+        test_headings_go_down_one_level_at_a_time_and_cells_are_short,
+        lambda n, c, texts: texts[1].update(source="#### x"),
+    ),
+    (headings_and_cells, lambda n, c, texts: texts[1].update(source="# x")),
+    (headings_and_cells, lambda n, c, t: c[2].update(source="x = 1\n" * 26)),
+    (test_links_to_files_lead_somewhere, lambda n, codes, texts: texts[1].update(source="[there](nowhere.ipynb)")),
+    (
+        test_a_lesson_starts_and_finishes_by_its_own_number,
+        lambda n, codes, t: codes[0].update(source='lab.start("02")'),
+    ),
+    (test_every_lesson_links_the_glossary, lambda n, codes, texts: texts[0].update(source="# 00 Start here")),
+]
+
+
+@pytest.mark.parametrize(("law", "fault"), FAULTS, ids=lambda part: getattr(part, "__name__", ""))
+def test_a_planted_fault_breaks_its_law(law, fault, tmp_path):
+    law(lesson_with(lambda *_: None, tmp_path / "whole"))
+    with pytest.raises(AssertionError):
+        law(lesson_with(fault, tmp_path / "faulty"))
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_lesson_and_solution_differ_in_exercises_only(path):
     pairs = list(zip(cells(path), cells(FOLDER / "solutions" / path.name), strict=True))
@@ -125,15 +196,6 @@ def test_stubs_are_judged_open_and_solutions_passed(path):
         judged = [c for c in cells(source, "code") if re.search(r"= checks\.", c.source)]
         assert len(judged) >= (1 if path.stem in SHORT else 2)
         assert all(c.outputs[-1].data["text/plain"].startswith(expected) for c in judged)
-
-
-@each_notebook
-def test_a_lesson_starts_and_finishes_by_its_own_number(path):
-    number = path.stem[:2]
-    codes = [cell.source for cell in cells(path, "code")]
-    assert codes[0].endswith(f'lab.start("{number}")')
-    assert codes[-1].startswith(f'lab.finish("{number}", ')
-    assert f"# {number.upper()} {lab.LESSONS[number]}" == cells(path)[0].source.splitlines()[0]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)

@@ -222,7 +222,7 @@ lab.show_source(ARMD.first_targets)
 
 # %%
 tales = lab.load("tales")
-learnt, start = tales.model.position.detach(), sinusoids(161, 64, base=10.0)
+learnt, start = tales.model.position.detach(), sinusoids(*tales.model.position.shape, base=10.0)
 tables = {"at the start": start, "after training": learnt}
 for name, table in tables.items():
     near, far = (float(table[80] @ table[80 - k] / (table[80] @ table[80])) for k in (1, 10))
@@ -322,20 +322,20 @@ with torch.no_grad():
     deep = model.layers[0]
     queries = deep.queries(deep.attention_norm(g), model.rotary.at(g_at))
     keys, _ = deep.keys_values(deep.attention_norm(x), model.rotary.at(x_at))
-    weights = attend(queries, keys, torch.eye(16).expand(1, 4, 16, 16), masks.target_to_evidence)[0].mean(0)
+    weights = attend(queries, keys, torch.eye(16).expand(*keys.shape[:2], 16, 16), masks.target_to_evidence)[0].mean(0)
 
 # %%
 targets = [f"{names[p]}?" for p in streams.positions]
 read_from = ["BOS", *[names[p] for p in streams.positions[:-1]]]
 hidden = ~masks.target_to_evidence.allowed
 lab.report(weight_on_what_is_hidden=float(weights[hidden].sum()))
-lesson_figures.reading(weights, targets, read_from, "Who reads whom, mean of 4 heads, by rank")
+lesson_figures.reading(weights, targets, read_from, f"Who reads whom, mean of {model.config.n_head} heads, by rank")
 
 # %% [markdown]
 # Rows are targets in the order of their making, columns are rows of X; white means hidden. The first two rows are the heads of
 # the streams, made one at a time, so the second sees one column more. From then on two targets at a time see the same
 # columns and none of their own block: that weight is 0 exactly, not nearly. Look at the lower
-# `kite?`, of the first stream: beside BOS it reads most the *kite* that the other stream has just written.
+# `kite?`, of the first stream: the other stream has just written a *kite*. A model that keeps its agreements looks there; does this one?
 #
 # ## 4. Test for leaks
 #

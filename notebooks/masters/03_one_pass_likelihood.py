@@ -53,7 +53,7 @@ lesson_figures.bars(nats, title="What a tale costs", x="nats a tale", levels=tru
 
 # %% [markdown]
 # Each ARMD bar took one pass over the sixteen tales, and is exact. The MDLM bar took sixteen passes, and is an estimate of an
-# upper bound. (It was trained for 3,000 steps, ARMD for 8,640 and AR for 7,200; in the tables of the [README](../README.md) MDLM
+# upper bound. (It was trained for fewer steps than the other two; in the tables of the [README](../README.md) MDLM
 # has ten times the steps of ARMD.) What these words mean is the subject of this lesson.
 #
 # ## 1. One pass, every term
@@ -145,11 +145,11 @@ lab.show_source(nll)
 # Any order can be *asked*. Whether the answer is good depends on what was learnt. The shipped ARMD was trained left to right,
 # then with 5 of 160 tokens shuffled, then in streams.
 #
-# **We ask it for the price of a tale with all 160 tokens in random order. What does it say, in nats a tale?** (Left to right: about 44.)
+# **We ask it for the price of a tale with all 160 tokens in random order. What does it say, in nats a tale?** (Left to right it was below 50.)
 #
 # - **a** about 50
-# - **b** about 140, as masked diffusion does
-# - **c** more than 400
+# - **b** as much as masked diffusion, above
+# - **c** more than 300
 
 # %%
 lab.predict("any-order-at-once", guess="a")

@@ -285,7 +285,7 @@ lab.report(**{f"stream_{s + 1}": f"{nats:+.2f} nats" for s, nats in enumerate(ex
 lesson_figures.lanes(extra[4], 4, title="Four streams against left to right", unit="extra nats")
 
 # %% [markdown]
-# Heads pay most, the second one before all: it must open the second quarter of a tale of which one word is known. The tokens behind it pay
+# The dearest position is a head, or stands close behind one: a head opens its quarter of a tale of which hardly a word is known. The tokens behind it pay
 # while their stream is short. The first stream gains, for it can look ahead. Now add up from the left: where does the
 # curve jump, where does it fall?
 
@@ -305,9 +305,9 @@ row = {"left to right": plain, "four streams": prices(four), "their order, one a
 lab.report(**{name.replace(",", ""): f"{nats.sum(-1).mean():.2f} nats a row" for name, nats in row.items()})
 
 # %% [markdown]
-# The last two numbers lie close together, and far from the first. So in this model, and 40 tokens apart, hardly anything is lost because
-# tokens of a call are blind to each other; what costs is to begin in the middle. (With one reserve: the model was trained
-# in streams, and never practised the last order. Its difference to the second is an estimate of the total correlation, and may even fall below 0.)
+# The difference of the last two estimates what is lost because tokens of a call are blind to each other, 40 tokens apart; that of the last and the first, what it
+# costs to begin in the middle. Which is larger? (With one reserve: the model was trained in streams, and never practised the last
+# order, so the estimate may be too low, and even fall below 0.)
 #
 # ## 5. Streams that wait
 #
