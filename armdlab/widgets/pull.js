@@ -71,6 +71,12 @@ function enable(button, can) { button.setAttribute("aria-disabled", !can); }
 // Fields with their names, for what a run is asked for; `fields` gives [name, tag, attributes, options].
 function askedFor(form, first, fields) {
   const controls = {};
+  form.addEventListener("keydown", (event) => { // a notebook keeps Enter from sending a form
+    if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+    event.preventDefault();
+    event.stopPropagation();
+    form.requestSubmit();
+  });
   for (const [name, tag, attributes, options] of fields) {
     controls[name] = make(make(form, "label", {}, `${name} `), tag, attributes);
     for (const option of options || []) make(controls[name], "option", { value: option }, option);
