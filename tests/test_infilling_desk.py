@@ -176,7 +176,7 @@ def test_stop_stops_within_a_step_and_old_runs_are_not_answered(desk):
     assert len(ask(desk, want="steps", run="a:1", budget_ms=0)["made"]) == 1
     assert ask(desk, want="stop", run="a:1")["status"] == "stopped"
     assert desk.candidates == []
-    assert ask(desk, want="steps", run="a:1", budget_ms=0) == {"run": "a:1", "made": [], "status": "old", "ask": None}
+    assert ask(desk, want="steps", run="a:1", budget_ms=0) == {"run": "a:1", "made": [], "status": "over", "ask": None}
     ask(desk, want="run", run="a:2", asked={})
     assert ask(desk, want="steps", run="a:1", budget_ms=0)["status"] == "old"
     ask(desk, want="page", masked=[1])

@@ -19,7 +19,7 @@ const listedAs = (candidate) => candidate.fills.map((fill) => bare(fill)).join("
 function render({ model, el }) {
   const root = frame(el, "armdlab-desk", "infilling desk");
   const id = `armdlab-${Math.random().toString(36).slice(2)}`, me = id.slice(8); // answers reach every view of the widget
-  let state = model.get("state"), masked = [...state.masked], cells = [], frames = new Map(), chosen = 0, number = 0, running = false, sent = state.text, moved = null;
+  let state = model.get("state"), masked = [...state.masked], cells = [], frames = new Map(), chosen = 0, number = 0, running = false, sent = state.text, moved = null, isAhead = false;
   const run = () => `${me}:${number}`;
 
   // ------------------------------------------------------------------------------ the text, and what is left out
@@ -87,11 +87,12 @@ function render({ model, el }) {
 
   text.oninput = () => { sent = text.value; root.toggleAttribute("data-stale", isStale()); changed(); };
   tale.onclick = () => follow({ want: "tale" });
-  back.onclick = () => { masked = []; mark(); changed(); };
+  back.onclick = () => { masked = []; isAhead = true; mark(); changed(); };
 
   function leave(word, out) {
     if (isStale() || masked.includes(word) === out) return;
     masked = out ? [...masked, word] : masked.filter((other) => other !== word);
+    isAhead = true;
     mark();
     changed();
   }
@@ -308,7 +309,8 @@ function render({ model, el }) {
   function renewed() {
     const before = state;
     state = model.get("state");
-    masked = [...state.masked];
+    if (before.text !== state.text || JSON.stringify(masked) === JSON.stringify(state.masked)) isAhead = false;
+    if (!isAhead) masked = [...state.masked]; // else an answer to an earlier click: later ones are on their way
     if (text.value === before.text || document.activeElement !== text || sent !== text.value) text.value = state.text;
     if (JSON.stringify(before.gaps) !== JSON.stringify(state.gaps) || before.text !== state.text) chosen = 0;
     if (!running) draw();

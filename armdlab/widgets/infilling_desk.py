@@ -115,8 +115,10 @@ class InfillingDesk(View):
             case "run":
                 self._begin(content.get("asked", {}), run, content)
                 return {"run": run, "status": "running", "made": [], "started": True}
-        if run != self._run_id or self._work is None:
+        if run != self._run_id:
             return {"run": run, "made": [], "status": "old"}
+        if self._work is None:  # the second question in flight may be answered first, and ends nothing
+            return {"run": run, "made": [], "status": "over"}
         if want == "stop":
             self._work = None
             return {"run": run, "made": [], "status": "stopped"}
@@ -148,7 +150,7 @@ class InfillingDesk(View):
         else:
             common = content["common"]
             common_log_probs(self._lab, page, self._listed(), common)  # or say that there is no such order
-        self._work, self._page, self._common = None, page, common
+        self._work, self._run_id, self._page, self._common = None, None, page, common
         self.state = self._shown()
 
     def _next_tale(self) -> Page:
