@@ -317,7 +317,7 @@ class InfillingDesk(View):
         axes.barh(range(len(found)), above, color=PALETTE[0])
         for y, nats in enumerate(above):
             axes.annotate(f" {nats:.2f}", (nats, y), va="center", fontsize=9)
-        axes.set_yticks(range(len(found)), labels(named), fontsize=9)
+        axes.set_yticks(range(len(found)), [" … ".join(labels(one["fills"])) for one in found], fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.set_xlim(left=0)
