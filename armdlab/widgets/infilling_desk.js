@@ -197,6 +197,11 @@ function render({ model, el }) {
   let owned = false;
   form.onsubmit = (event) => { event.preventDefault(); owned = false; begin(); };
   own.onsubmit = (event) => { event.preventDefault(); owned = true; begin({ gap: Number(gap.value), words: mine.value, like: liked() }); };
+  for (const sends of [form, own]) sends.addEventListener("keydown", (event) => { // JupyterLab keeps a field's Enter from its form
+    if (event.key !== "Enter" || event.isComposing || event.target.tagName !== "INPUT") return;
+    event.preventDefault();
+    sends.requestSubmit();
+  });
   halt.onclick = () => { if (running) stop(); };
   controls.order.onchange = () => { hint.textContent = DESK_ORDERS[controls.order.value]; };
   keep.onclick = () => follow({ want: "keep", candidate: chosen });
