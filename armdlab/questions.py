@@ -198,6 +198,25 @@ QUESTIONS = {
         "a token before the gap is predicted from what stands before it, where no alternative differs; one behind the "
         "gap sees the word in it. That is where the right side has its say.",
     ),
+    "two-papers": Question(
+        "abc",
+        "c",
+        "31.8 is the bound by which the model was trained, 26.8 an estimate of the exact figure, minus the log of the "
+        "mean probability over random orders. Both are right, of different quantities; only the labels were missing.",
+    ),
+    "which-unit": Question(
+        "abc",
+        "b",
+        "no text of 1,024 tokens can have more than ln 1024 = 6.93 nats, which it has when no token comes twice. In "
+        "bits the ceiling is 10, and 8.1 bits are 5.6 nats, which is what other papers print.",
+    ),
+    "float32-noise": Question(
+        "abc",
+        "b",
+        "a rare word that competes with a mask 1,023 times as likely falls below the floor and is never drawn. That "
+        "cuts the tails as a nucleus would: fewer surprises for the judge, less entropy, and nobody told. So chance is "
+        "drawn in float64 here.",
+    ),
     "dearest-choice": Question(
         "abc",
         "b",

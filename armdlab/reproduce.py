@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,88 +23,10 @@ from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode
 from armdlab.rows import Text
+from armdlab.tables import Cell, Line, Table
 from armdlab.trained import CARD, Lab, load
 
 Trainer = Callable[[Session], bool]  # trains a session while someone watches; whether it was stopped
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure of ours with its standard error and what it was measured under.
-
-    Args:
-        value: perplexity.
-        error: its standard error: over seeds where there are several, else over rows or samples.
-        conditions: the whole sentence of each measurement.
-        note: what stands behind it in the table, such as an entropy.
-    """
-
-    value: float
-    error: float
-    conditions: tuple[str, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One model of a table.
-
-    Args:
-        name: of the model.
-        cells: column -> our figure.
-        paper: what the paper has there, as it is written: "22.36 (0.98 x AR)"; empty where it has nothing.
-    """
-
-    name: str
-    cells: Mapping[str, Cell]
-    paper: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper beside ours.
-
-    Args:
-        title: what is compared.
-        lines: models.
-        reference: name of the line to which the ratios are taken.
-        curves: run -> what its card says of its way: dicts with "step", "seconds", "nats_per_token".
-    """
-
-    title: str
-    lines: tuple[Line, ...]
-    reference: str
-    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def ratio(self, line: Line, column: str) -> float:
-        """A figure over the reference's in the same column; nan where one is missing."""
-        base = next(other for other in self.lines if other.name == self.reference).cells.get(column)
-        return line.cells[column].value / base.value if base else math.nan
-
-    def __str__(self) -> str:
-        """The table, then the conditions of every figure in it."""
-        columns = list(dict.fromkeys(column for line in self.lines for column in line.cells))
-        rows = [["", *columns, "the paper"]]
-        for line in self.lines:
-            cells = [self._said(line, column) for column in columns]
-            rows.append([line.name, *cells, line.paper])
-        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        body = ["   ".join(f"{text:<{n}}" for text, n in zip(row, wide, strict=True)).rstrip() for row in rows]
-        said = [
-            f"{line.name}: {text}" for line in self.lines for cell in line.cells.values() for text in cell.conditions
-        ]
-        return "\n".join([self.title, f"(x: ratio to {self.reference})", "", *body, "", *said])
-
-    def _said(self, line: Line, column: str) -> str:
-        cell = line.cells.get(column)
-        if cell is None:
-            return ""
-        ratio = self.ratio(line, column)
-        return f"{cell.value:.2f} +- {cell.error:.2f}{'' if math.isnan(ratio) else f' {ratio:.3f} x'}{cell.note}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, for machines."""
-        return asdict(self)
 
 
 class Stopped(KeyboardInterrupt):

@@ -11,9 +11,10 @@ from matplotlib.ticker import FuncFormatter
 
 from armdlab.curriculum import Curriculum
 from armdlab.figures import INK, PALETTE, Picture
-from armdlab.reproduce import Table
+from armdlab.tables import Table
 
 STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
+STYLES |= {"verified": "#CC79A7", "gated": "#009E73"}
 
 
 def bars(table: Table) -> Picture:
@@ -74,6 +75,55 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str =
     return Picture.of(figure, f"Two panels, perplexity against steps and against seconds. {listed}.")
 
 
+def unbeaten(ways: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Ways to write that none beats in both quality and seconds, the fastest first (the Pareto front).
+
+    Args:
+        ways: name -> (quality, more is better; seconds).
+    """
+    best, found = -math.inf, []
+    for name, (quality, _) in sorted(ways.items(), key=lambda way: (way[1][1], -way[1][0])):
+        if quality > best:
+            best, found = quality, [*found, name]
+    return found
+
+
+def front(
+    ways: Mapping[str, tuple[float, float]], *, title: str, y: str, errors: Mapping[str, float] | None = None
+) -> Picture:
+    """Quality against seconds, each way to write a dot with its name; those that nobody beats are joined.
+
+    Args:
+        ways: name -> (quality, more is better; seconds); the name up to its first blank decides the colour.
+        title: of the figure.
+        y: name and unit of the quality.
+        errors: name -> standard error of the quality, where it is known.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(map(_kind, ways)))
+    best = unbeaten(ways)
+    axes.step([ways[n][1] for n in best], [ways[n][0] for n in best], color=INK, linewidth=0.9, where="post", zorder=1)
+    for name, (quality, seconds) in ways.items():
+        colour, marker = STYLES.get(_kind(name), INK), "osD^v"[kinds.index(_kind(name)) % 5]
+        error = (errors or {}).get(name)
+        axes.errorbar(seconds, quality, yerr=error, color=colour, marker=marker, markersize=6, capsize=2, elinewidth=1)
+        axes.annotate(f" {name}", (seconds, quality), fontsize=8, color=INK, xytext=(4, 4), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.12)
+    axes.set_xlabel("seconds for one text (log scale)")
+    axes.set_ylabel(y)
+    axes.set_title(f"{title}; the line joins those that nobody beats in both", fontsize=10, loc="left")
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    listed = "; ".join(f"{name}: {quality:.2f} in {seconds:.2f} s" for name, (quality, seconds) in ways.items())
+    return Picture.of(figure, f"Dots of {y} against seconds. {listed}. Beaten by nobody: {', '.join(best)}.")
+
+
+def _kind(way: str) -> str:
+    return way.partition(" ")[0].rstrip(",").lower()
+
+
 def curriculum(plan: Curriculum, steps: int) -> Picture:
     """What a curriculum teaches at each step: shuffled tokens as a curve, drawn streams as dots.
 
@@ -106,66 +156,3 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
         f"{', '.join(map(str, dict.fromkeys(plan.streams)))} streams."
     )
     return Picture.of(figure, alt)
-
-
-WAYS = {
-    "AR": ("#999999", "s"),
-    "MDLM": ("#D55E00", "D"),
-    "ARMD": ("#0072B2", "o"),
-    "verified": ("#CC79A7", "^"),
-    "gated": ("#009E73", "v"),
-}
-
-
-def front(points: Sequence[Mapping[str, Any]], *, title: str = "What a consistent tale costs") -> Picture:
-    """Quality against seconds, one mark a way of writing, and the front of those that no other way beats in both.
-
-    Args:
-        points: of each way its `row` (a label), `way` (a key of `WAYS`), `seconds` a text, share `consistent` and its
-            standard `error`.
-        title: of the figure.
-    """
-    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
-    axes = figure.subplots()
-    shown: set[str] = set()
-    for point in points:
-        (colour, marker), label = WAYS[point["way"]], None if point["way"] in shown else point["way"]
-        shown.add(point["way"])
-        at = (1000 * point["seconds"], point["consistent"])
-        style = {"color": colour, "marker": marker, "linestyle": "", "markersize": 7, "capsize": 2, "elinewidth": 1}
-        axes.errorbar(*at, yerr=point["error"], label=label, **style)
-        note = point["row"].removeprefix(point["way"]).lstrip(", ")
-        axes.annotate(note, at, xytext=(6, 4), textcoords="offset points", fontsize=7.5, color=INK)
-    best = unbeaten(points)
-    axes.step(
-        [1000 * point["seconds"] for point in best],
-        [point["consistent"] for point in best],
-        where="post",
-        color=INK,
-        linewidth=1,
-        linestyle=":",
-        label="unbeaten in both",
-        zorder=0,
-    )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else ""))
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("milliseconds of one core for a tale (log scale)")
-    axes.set_ylabel("share of valid, consistent tales\n(bars are one standard error)")
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8)
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    listed = "; ".join(f"{p['row']}: {p['consistent']:.2f} in {1000 * p['seconds']:.0f} ms" for p in points)
-    names = ", ".join(point["row"] for point in best)
-    return Picture.of(figure, f"{title}. {listed}. No other way beats in both: {names}.")
-
-
-def unbeaten(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The points that no faster one equals or exceeds in quality, from the fastest on."""
-    best: list[Mapping[str, Any]] = []
-    for point in sorted(points, key=lambda point: (point["seconds"], -point["consistent"])):
-        if not best or point["consistent"] > best[-1]["consistent"]:
-            best.append(point)
-    return best

@@ -81,7 +81,18 @@ LAYERS = {
         "trained",
     },
     "budgets": {"recipes"},
-    "reproduce": {"rows", "corpora", "checkpoints", "evaluation", "generative", "recipes", "budgets", "trained"},
+    "tables": {"checkpoints"},
+    "reproduce": {
+        "tables",
+        "rows",
+        "corpora",
+        "checkpoints",
+        "evaluation",
+        "generative",
+        "recipes",
+        "budgets",
+        "trained",
+    },
     "traces": {"orders", "model", "engine", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
@@ -92,6 +103,7 @@ FRONT = {
     "tale_checks",
     "lesson_figures",
     "start_checks",
+    "table_checks",
     "stream_checks",
     "likelihood_checks",
     "curriculum_checks",

@@ -16,8 +16,9 @@ from armdlab.curriculum import seeded
 from armdlab.generative import generated
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
-from armdlab.reproduce import Cell, Line, Runs, Stopped, Table, table1, table2, table3
-from armdlab.table_figures import bars, curriculum, curves, front, unbeaten
+from armdlab.reproduce import Runs, Stopped, table1, table2, table3
+from armdlab.table_figures import bars, curriculum, curves
+from armdlab.tables import Cell, Line, Table
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")
@@ -284,13 +285,3 @@ def test_a_curriculum_is_drawn_with_its_marks():
         "Left to right for 36 steps; shuffled tokens grow from 1 to 8 until step 96; from step 240 of 288 on, "
         "orders of 1, 2, 4, 8 streams."
     )
-
-
-def test_the_front_holds_every_way_that_no_faster_one_equals_and_no_other():
-    told = [("AR", 3.0, 0.5), ("ARMD, S = 1", 4.0, 0.5), ("ARMD, S = 2", 2.0, 0.4), ("verified, S = 2", 2.5, 0.3)]
-    points = [
-        {"row": row, "way": row.split(",")[0], "seconds": seconds, "consistent": share, "error": 0.03}
-        for row, seconds, share in told
-    ]
-    assert [point["row"] for point in unbeaten(points)] == ["ARMD, S = 2", "AR"]
-    assert front(points).alt.endswith("No other way beats in both: ARMD, S = 2, AR.")

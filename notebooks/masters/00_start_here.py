@@ -183,7 +183,7 @@ warm_up
 # | [05 Parallel streams](05_parallel_streams.ipynb) | how are streams written fast, and what do they cost? | 45 |
 # | [06 Exact and parallel](06_exact_parallel.ipynb) | can parallel text be as good as one by one? | 45 |
 # | 07 Infill and edit | how are gaps filled, and alternatives weighed? | 45 |
-# | 08 The tables | do the paper's numbers hold, and what do such numbers hide? | 50 |
+# | [08 The tables](08_the_tables.ipynb) | do the paper's numbers hold, and what do such numbers hide? | 50 |
 # | [X1 Tales whose truth is known](x1_tales.ipynb) | how far is a model from the truth? Needs none of the others | 35 |
 #
 # If you are in a hurry, take 01, 02 and 05. If you would rather read code, begin with the table of modules in the

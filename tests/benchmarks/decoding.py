@@ -345,7 +345,10 @@ def main():
     if args.json:
         found = add_to(args.json, args, found)
     if args.picture:
-        front(found).save(args.picture)
+        ways = {point["row"]: (point["consistent"], point["seconds"]) for point in found}
+        errors = {point["row"]: point["error"] for point in found}
+        title = "Quality against time, one tale at a time, one core"
+        front(ways, title=title, y="share of valid, consistent tales", errors=errors).save(args.picture)
 
 
 def add_to(path, args, found):
