@@ -182,7 +182,7 @@ warm_up
 # | [04 Permutation training](04_permutation_training.ipynb) | how does a model learn many orders? You train one, live | 50 |
 # | [05 Parallel streams](05_parallel_streams.ipynb) | how are streams written fast, and what do they cost? | 45 |
 # | [06 Exact and parallel](06_exact_parallel.ipynb) | can parallel text be as good as one by one? | 45 |
-# | 07 Infill and edit | how are gaps filled, and alternatives weighed? | 45 |
+# | [07 Infill and edit](07_infill_and_edit.ipynb) | how are gaps filled, and alternatives weighed? | 45 |
 # | [08 The tables](08_the_tables.ipynb) | do the paper's numbers hold, and what do such numbers hide? | 50 |
 # | [X1 Tales whose truth is known](x1_tales.ipynb) | how far is a model from the truth? Needs none of the others | 35 |
 #

@@ -12,14 +12,7 @@
 # You need: [lesson 01](01_masking_is_an_order.ipynb) for orders, [lesson 03](03_one_pass_likelihood.ipynb) for prices. Words that are new stand in the [glossary](README.md#glossary).
 
 # %%
-try:
-    import armdlab.lab as lab
-except ModuleNotFoundError:  # in Colab: install once, and leave what is preinstalled as it is
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+{REPOSITORY}"], check=True)
-    import armdlab.lab as lab
+import armdlab.lab as lab
 
 lab.start("07")
 

@@ -10,12 +10,14 @@ VIEWS = {
     "leak detector": ("LeakDetector()", ".kinds label:nth-child(3)"),
     "attention microscope": ("AttentionMicroscope()", ".kinds label:nth-child(3)"),
     "training cockpit": ("TrainingCockpit(Session.begin(RECIPE, 'run-all'), scores=3)", "button"),
+    "infilling desk": ("InfillingDesk()", ".asked button.main"),
     "stream viewer": ("StreamViewer()", "form button"),
     "race": ("Race()", "form button"),
 }
 IMPORTS = """from pathlib import Path
 from armdlab.recipes import Recipe, Session
 from armdlab.widgets.attention_microscope import AttentionMicroscope
+from armdlab.widgets.infilling_desk import InfillingDesk
 from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
 from armdlab.widgets.stream_viewer import Race, StreamViewer
