@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import datasets
 import typer
@@ -17,11 +17,13 @@ from rich.text import Text as Styled
 
 from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
-from armdlab.checkpoints import to_json, write_json
+from armdlab.checkpoints import write_json
+from armdlab.curriculum import weighed
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
-from armdlab.recipes import SIZES, VALIDATION_TOKENS, Recipe, Session, encode, usual_layout
+from armdlab.recipes import SIZES, VALIDATION_TOKENS, Recipe, Session
+from armdlab.rows import encode
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import progress
 from armdlab.trained import CARD, fastest_device, load
@@ -123,7 +125,7 @@ def train(
         _refuse_new_settings(context)
         session = Session.resume(out)
         progress.print(f"resuming at step {session.training.step} of {session.training.plan.steps}")
-        return _finish_training(session, as_json)
+        return terminal.finish(session, as_json)
     if (minutes is None) == (steps is None):
         raise ValueError(f"minutes={minutes} and steps={steps}; give one of them, such as --minutes 2")
     if minutes is not None and not minutes > 0:
@@ -151,7 +153,7 @@ def train(
         rho=rho,
         streams=tuple(streams) if streams else None,
         marks=marks,
-        mixture=tuple(map(_weighted, orders)) if orders else None,
+        mixture=tuple(map(weighed, orders)) if orders else None,
         block_size=block_size,
         seed=seed,
     )
@@ -169,16 +171,7 @@ def train(
     before = session.figure()
     progress.print(f"before: {before}")
     session.card["before"] = before.nats_per_token
-    return _finish_training(session, as_json)
-
-
-def _weighted(family: str) -> tuple[str, float]:
-    """A family of orders and its weight, from `name=weight`."""
-    name, _, weight = family.partition("=")
-    try:
-        return name, float(weight)
-    except ValueError:
-        raise ValueError(f"orders={family!r} is no family with its weight; write --orders 'strided=2'") from None
+    return terminal.finish(session, as_json)
 
 
 def _asked(context: typer.Context) -> set[str]:
@@ -191,27 +184,6 @@ def _refuse_new_settings(context: typer.Context) -> None:
     extra = sorted(f"--{name.replace('_', '-')}" for name in _asked(context) - {"out", "resume", "as_json"})
     if extra:
         raise ValueError(f"--resume goes on with the plan saved in DIR; leave out {', '.join(extra)}")
-
-
-def _finish_training(session: Session, as_json: bool) -> None:
-    """Train to the end, save, and answer; the sentence of a loss that is no number names what is left."""
-    try:
-        stopped = terminal.watch(session)
-    except FloatingPointError as error:
-        if not session.is_saved:
-            session.save()
-        raise FloatingPointError(f"{error}. The last good weights are in {session.out}") from None
-    if stopped:
-        session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
-    figure = session.last_figure()
-    session.save(figure)
-    if stopped:
-        at = f"step {session.training.step} of {session.training.plan.steps}"
-        progress.print(f"stopped at {at}; saved in {session.out}, go on with --resume")
-    answer = {"out": str(session.out), **session.card}
-    _answer(as_json, answer, f"after:  {figure}\nsaved in {session.out}")
-    if stopped:
-        raise typer.Exit(130)
 
 
 @app.command("generate")
@@ -291,7 +263,7 @@ def write(
     facts = {"text": text, "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")
-    _answer(as_json, facts, text)
+    terminal.answer(as_json, facts, text)
 
 
 @app.command()
@@ -322,7 +294,7 @@ def evaluate(
         how = "is scored by the bound of masked diffusion" if is_diffusion else "knows left to right alone"
         raise ValueError(f"streams={streams} for {type(lab.model).__name__}, which {how}; leave --streams out")
     splits = corpora.load(name, seed=lab.card.get("split_seed", 0))
-    layout = lab.card.get("layout", "running") if corpus is None else usual_layout(name)
+    layout = lab.card.get("layout", "running") if corpus is None else corpora.usual_layout(name)
     writes_tales = corpora.is_tales(name) and layout != "running"
     if samples and not writes_tales:
         raise ValueError(
@@ -363,7 +335,7 @@ def evaluate(
         facts["tales"], said = asdict(report), [*said, "", str(report)]
     if keep:
         write_json(lab.folder / CARD, lab.card | {"figures": facts})
-    _answer(as_json, facts, "\n".join(said))
+    terminal.answer(as_json, facts, "\n".join(said))
 
 
 @app.command()
@@ -420,13 +392,7 @@ def reproduce(
         said = str(stop) if isinstance(stop, Stopped) else f"stopped; what was saved before is in {out}"
         progress.print(f"{said}; the same command goes on")
         raise typer.Exit(130) from None
-    write_json(out / f"{table}.json", found.as_json())
-    table_figures.bars(found).save(out / f"{table}.png")
-    written = f"{out / table}.json and {table}.png"
-    if found.curves:
-        table_figures.curves(found.curves).save(out / f"{table}_curves.png")
-        written += f" and {table}_curves.png"
-    _answer(as_json, found.as_json(), f"{found}\n\nwritten to {written}")
+    terminal.answer(as_json, found.as_json(), f"{found}\n\nwritten to {table_figures.save(found, out, table)}")
 
 
 @app.command()
@@ -444,13 +410,9 @@ def doctor(as_json: Json = False) -> None:
         if not as_json:
             print(finding)
     if as_json:
-        print(to_json([asdict(finding) for finding in findings]))
+        terminal.answer(True, [asdict(finding) for finding in findings], "")
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _answer(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    print(to_json(facts) if as_json else text)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,18 @@ from armdlab import tales
 from armdlab.rows import Rows, Text
 from armdlab.tokenization import Tokenizer
 
-__all__ = ["Rows", "Text", "documents", "encoded", "held_out_split", "is_tales", "kjv", "load", "manual"]
+__all__ = [
+    "Rows",
+    "Text",
+    "documents",
+    "encoded",
+    "held_out_split",
+    "is_tales",
+    "kjv",
+    "load",
+    "manual",
+    "usual_layout",
+]
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
 # it can be held out whole.
@@ -113,6 +124,11 @@ def _tokenizer(description: str) -> Tokenizer:
 def is_tales(name: str) -> bool:
     """Whether a corpus of this name is told by the lab's grammar, so that its truth is known exactly."""
     return name == "tales" or name.startswith("tales:")
+
+
+def usual_layout(corpus: str) -> str:
+    """Tales stand alone in their rows; all other text is cut anywhere."""
+    return "padded" if is_tales(corpus) else "running"
 
 
 def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:

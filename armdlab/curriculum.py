@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from armdlab.orders import GenerationOrder
@@ -167,12 +168,57 @@ class Curriculum:
                 return strided.one_by_one()
             if family == "cut":
                 share = float(torch.rand((), generator=seeded(self.seed, step, 4)))  # the same for all processes
-                return strided.cut(share, batch_size=batch_size, generator=generator)
+                return cut_blocks(strided, share, batch_size=batch_size, generator=generator)
             return strided
         if family == "infilling":
             return GenerationOrder.infilling(known_around_spans(self.length, batch_size, generator))
         count = self.length if family == "random" else self.n_shuffled(step) if step < self.i_strided else self.rho
         return GenerationOrder.shuffled(self.length, count, batch_size=batch_size, generator=generator)
+
+
+def weighed(family: str) -> tuple[str, float]:
+    """A family of orders and its weight in a mixture, as a terminal is told them.
+
+    Raises:
+        ValueError: if no number follows an equals sign.
+
+    >>> weighed("one by one=2")
+    ('one by one', 2.0)
+    """
+    name, _, weight = family.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise ValueError(f"orders={family!r} is no family with its weight; write --orders 'strided=2'") from None
+
+
+def cut_blocks(
+    order: GenerationOrder, share: float, *, batch_size: int, generator: torch.Generator | None = None
+) -> GenerationOrder:
+    """Cut blocks at random: of tokens that were made together, some now wait for the others, as behind a gate.
+
+    Args:
+        order: without a batch axis.
+        share: chance of a cut at each place between two tokens of a block; 0 cuts none, 1 all.
+        batch_size: number of independent rows B; in each, any tokens of a block may be those that wait.
+        generator: source of chance, on the CPU; None for torch's global one.
+
+    Raises:
+        ValueError: if `share` is not from 0 to 1.
+
+    >>> order = GenerationOrder.strided(8, 4)
+    >>> cut_blocks(order, 0.0, batch_size=1).n_blocks, cut_blocks(order, 1.0, batch_size=1).n_blocks
+    (5, 8)
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} must be from 0 (no cuts) to 1 (every token alone)")
+    blocks = order.blocks.expand(batch_size, -1)
+    # blocks are whole numbers, so a key below 1 shuffles within them only
+    shuffled = (blocks + torch.rand(blocks.shape, dtype=torch.float64, generator=generator)).argsort(-1)
+    positions = order.positions.expand(batch_size, -1).gather(-1, shuffled)
+    is_cut = torch.rand(blocks.shape, dtype=torch.float64, generator=generator)[:, 1:] < share
+    starts = (blocks.diff(dim=-1) == 1) | is_cut
+    return GenerationOrder(positions, F.pad(starts.cumsum(-1), (1, 0)))
 
 
 def known_around_spans(length: int, batch_size: int, generator: torch.Generator) -> Tensor:

@@ -307,41 +307,6 @@ class GenerationOrder:
         """
         return GenerationOrder(self.positions, torch.arange(self.length, device=self.positions.device))
 
-    def cut(
-        self, share: float, *, batch_size: int | None = None, generator: torch.Generator | None = None
-    ) -> GenerationOrder:
-        """Cut blocks at random: of tokens that were made together, some now wait for the others.
-
-        That is what a confidence gate does to streams. Any tokens of a block may be those that wait.
-
-        Args:
-            share: chance of a cut at each place between two tokens of a block; 0 cuts none, 1 all.
-            batch_size: number of independent rows B, of an order without a batch axis; None for one row.
-            generator: source of chance, on the CPU; None for torch's global one.
-
-        Raises:
-            ValueError: if `share` is not from 0 to 1, or `batch_size` is given for an order that has rows.
-
-        >>> order = GenerationOrder.strided(8, 4)
-        >>> order.cut(0.0).n_blocks, order.cut(1.0).n_blocks
-        (5, 8)
-        """
-        if not 0 <= share <= 1:
-            raise ValueError(f"share={share} must be from 0 (no cuts) to 1 (every token alone)")
-        if batch_size is not None and self.is_batched:
-            raise ValueError(
-                f"batch_size={batch_size} is given, but the order has {len(self.positions)} rows of its own"
-            )
-        shape = self.positions.shape if batch_size is None else (_at_least_one("batch_size", batch_size), self.length)
-        blocks = self.blocks.cpu().expand(shape)
-        # blocks are whole numbers, so a key below 1 shuffles within them only
-        shuffled = (blocks + torch.rand(shape, dtype=torch.float64, generator=generator)).argsort(-1)
-        positions = self.positions.cpu().expand(shape).gather(-1, shuffled)
-        is_cut = torch.rand(shape, dtype=torch.float64, generator=generator)[..., 1:] < share
-        starts = (blocks.diff(dim=-1) == 1) | is_cut
-        blocks = torch.nn.functional.pad(starts.cumsum(-1), (1, 0))
-        return GenerationOrder(positions, blocks).to(self.positions.device)
-
     def steps(self) -> Iterator[Tensor]:
         """Yield, block after block, the int64 text positions (n,) that are generated together.
 

@@ -7,7 +7,7 @@ folder with a card that tells how it was made and how well it does. Terminal, le
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.model import ARMD, ARMDConfig, Transformer
 from armdlab.orders import GenerationOrder
-from armdlab.rows import Rows, Text
+from armdlab.rows import Rows, Text, encode
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, Lab, load
 from armdlab.training import Plan, Training, TrainStep, device_of_training, load_plan, seconds_per_step
@@ -194,7 +194,7 @@ class Session:
         if recipe.dropout is None:
             n_characters = sum(map(len, splits["train"]["text"]))
             recipe = replace(recipe, dropout=0.4 if n_characters < SMALL_TEXT else 0.0)
-        recipe = replace(recipe, layout=recipe.layout or usual_layout(recipe.corpus))
+        recipe = replace(recipe, layout=recipe.layout or corpora.usual_layout(recipe.corpus))
         model = _new_model(recipe, tokenizer) if started is None else _redropped(started.model, recipe.dropout)
         model.to(where)
         text, held_out = _texts(recipe, splits, tokenizer)
@@ -408,28 +408,8 @@ def _sized_as(recipe: Recipe, started: Lab) -> Recipe:
     return replace(recipe, vocab_size=started.tokenizer.vocab_size, **sizes)
 
 
-def usual_layout(corpus: str) -> str:
-    """Tales stand alone in their rows; all other text is cut anywhere."""
-    return "padded" if corpora.is_tales(corpus) else "running"
-
-
-def encode(
-    texts: Iterable[str], tokenizer: Tokenizer, length: int, layout: str, at_most: int | None = None
-) -> Text | Rows:
-    """Turn documents into what is learnt or scored.
-
-    Raises:
-        ValueError: if `layout` is unknown.
-    """
-    if layout == "running":
-        return Text.encode(texts, tokenizer, at_most=at_most)
-    if layout not in ("padded", "packed"):
-        raise ValueError(f"layout={layout!r} is unknown; choose running, padded (a text a row) or packed")
-    return Rows.encode(texts, tokenizer, length, layout, at_most=at_most)
-
-
 def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) -> tuple[Text | Rows, Text | Rows]:
-    layout = recipe.layout or usual_layout(recipe.corpus)
+    layout = recipe.layout or corpora.usual_layout(recipe.corpus)
     how = (tokenizer, recipe.length, layout)
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not len(held_out.ids):

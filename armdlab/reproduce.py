@@ -21,8 +21,8 @@ from armdlab.budgets import Budget
 from armdlab.checkpoints import read_json
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
-from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session, encode
-from armdlab.rows import Text
+from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
+from armdlab.rows import Text, encode
 from armdlab.tables import Cell, Line, Table
 from armdlab.trained import CARD, Lab, load
 

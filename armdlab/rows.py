@@ -199,6 +199,21 @@ class Rows:
         return is_text | (blocks < last)
 
 
+def encode(
+    texts: Iterable[str], tokenizer: Tokenizer, length: int, layout: str, at_most: int | None = None
+) -> Text | Rows:
+    """Turn documents into what is learnt or scored.
+
+    Raises:
+        ValueError: if `layout` is unknown.
+    """
+    if layout == "running":
+        return Text.encode(texts, tokenizer, at_most=at_most)
+    if layout not in ("padded", "packed"):
+        raise ValueError(f"layout={layout!r} is unknown; choose running, padded (a text a row) or packed")
+    return Rows.encode(texts, tokenizer, length, layout, at_most=at_most)
+
+
 def _encoded(texts: Iterable[str], tokenizer: Tokenizer, at_most: int | None) -> Iterator[tuple[str, list[int]]]:
     """Documents with their ids and end, up to the first that brings the tokens to `at_most`."""
     n_tokens = 0

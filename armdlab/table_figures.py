@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum
 from armdlab.figures import INK, PALETTE, Picture
 from armdlab.tables import Table
@@ -122,6 +124,16 @@ def front(
 
 def _kind(way: str) -> str:
     return way.partition(" ")[0].rstrip(",").lower()
+
+
+def save(table: Table, folder: Path, name: str) -> str:
+    """Write a table into a folder, as JSON and as pictures; what was written, in words."""
+    write_json(folder / f"{name}.json", table.as_json())
+    bars(table).save(folder / f"{name}.png")
+    if not table.curves:
+        return f"{folder / name}.json and {name}.png"
+    curves(table.curves).save(folder / f"{name}_curves.png")
+    return f"{folder / name}.json and {name}.png and {name}_curves.png"
 
 
 def curriculum(plan: Curriculum, steps: int) -> Picture:

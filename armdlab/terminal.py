@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 from itertools import groupby, pairwise
+from typing import Any
 
+import typer
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text as Styled
 
+from armdlab.checkpoints import to_json
 from armdlab.recipes import Session
 from armdlab.trained import Lab
 
@@ -68,6 +71,32 @@ def watch(session: Session) -> bool:
     finally:
         signal.signal(signal.SIGINT, usual)
     return session.training.step < plan.steps
+
+
+def finish(session: Session, as_json: bool) -> None:
+    """Train to the end, save, and answer; the sentence of a loss that is no number names what is left."""
+    try:
+        stopped = watch(session)
+    except FloatingPointError as error:
+        if not session.is_saved:
+            session.save()
+        raise FloatingPointError(f"{error}. The last good weights are in {session.out}") from None
+    if stopped:
+        session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
+    figure = session.last_figure()
+    session.save(figure)
+    if stopped:
+        at = f"step {session.training.step} of {session.training.plan.steps}"
+        progress.print(f"stopped at {at}; saved in {session.out}, go on with --resume")
+    facts = {"out": str(session.out), **session.card}
+    answer(as_json, facts, f"after:  {figure}\nsaved in {session.out}")
+    if stopped:
+        raise typer.Exit(130)
+
+
+def answer(as_json: bool, facts: dict[str, Any] | list[Any], text: str) -> None:
+    """The result of a command, to stdout: for machines as JSON, for people as text."""
+    print(to_json(facts) if as_json else text)
 
 
 def sparkline(values: list[float], width: int) -> str:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import orders
 
 from armdlab import GenerationOrder
-from armdlab.curriculum import Curriculum, known_around_spans, seeded
+from armdlab.curriculum import Curriculum, cut_blocks, known_around_spans, seeded
 
 PLAN = Curriculum(length=16, i_ar=10, i_perm=40, i_strided=60, rho=8, streams=(1, 2, 4), seed=3)
 
@@ -131,6 +132,23 @@ def test_streams_may_also_write_one_by_one_or_wait_for_each_other():
             n_blocks |= set((order.blocks.amax(-1) + 1).tolist())
     assert len(n_blocks) > 5  # from few waiting to nearly all
     assert plan.order(0, 3) != plan.order(0, 3, process=1) or plan.family(0) == "one by one"
+
+
+@given(orders(), st.floats(0, 1), st.integers(0, 99))
+def test_cuts_make_some_tokens_of_a_block_wait_and_move_none_to_another(order, share, seed):
+    cut = cut_blocks(order, share, batch_size=2, generator=seeded(seed))
+    assert (cut.blocks.amax(-1) >= order.n_blocks - 1).all()
+    was = order.blocks_in_text_order.expand(2, -1).gather(-1, cut.positions)
+    assert (was.diff(dim=-1) >= 0).all()
+    assert cut_blocks(order, 0.0, batch_size=1).n_blocks == order.n_blocks
+    assert cut_blocks(order, 1.0, batch_size=1).is_sequential
+
+
+def test_any_token_of_a_block_may_be_the_one_that_waits():
+    last = cut_blocks(GenerationOrder.strided(6, 3), 0.5, batch_size=200, generator=seeded(0)).positions[:, -1]
+    assert set(last.tolist()) == {1, 3, 5}
+    with pytest.raises(ValueError, match=r"^share=1.5 must be from 0 \(no cuts\) to 1 \(every token alone\)$"):
+        cut_blocks(GenerationOrder.strided(6, 3), 1.5, batch_size=1)
 
 
 @given(st.integers(1, 5000), st.sampled_from([8, 128, 256, 1024]))

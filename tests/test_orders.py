@@ -82,25 +82,6 @@ def test_strided_takes_heads_one_by_one_then_one_token_of_every_stream(streams, 
     assert order.n_blocks == streams + depth - 1
 
 
-@given(orders(batch_size=3), st.floats(0, 1), st.integers(0, 99))
-def test_cuts_make_some_tokens_of_a_block_wait_and_move_none_to_another(order, share, seed):
-    cut = order.cut(share, generator=torch.Generator().manual_seed(seed))
-    assert (cut.blocks.amax(-1) >= order.blocks.amax(-1)).all()
-    for rank in range(1, order.length):  # the old block of what is made does not fall
-        old = order.blocks_in_text_order.expand_as(cut.positions).gather(-1, cut.positions)
-        assert (old[..., rank] >= old[..., rank - 1]).all()
-    assert order.cut(0.0).n_blocks == order.n_blocks
-    assert order.cut(1.0).is_sequential
-
-
-def test_any_token_of_a_block_may_be_the_one_that_waits():
-    order = GenerationOrder.strided(6, 3)
-    last = order.cut(0.5, batch_size=200, generator=torch.Generator().manual_seed(0)).positions[:, -1]
-    assert set(last.tolist()) == {1, 3, 5}
-    assert order.one_by_one().positions.tolist() == order.positions.tolist()
-    assert order.one_by_one().is_sequential
-
-
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12))
 def test_a_masking_process_read_backwards_generates_the_last_masked_first(times):
     order = GenerationOrder.from_masking_times(times)
@@ -151,6 +132,7 @@ def test_an_order_moves_to_a_device_without_being_validated_again():
 
 def test_orders_are_equal_by_value():
     assert GenerationOrder.strided(6, 1) == GenerationOrder.left_to_right(6)
+    assert GenerationOrder.strided(6, 2).one_by_one() == GenerationOrder([0, 3, 1, 4, 2, 5], range(6))
     assert GenerationOrder.strided(6, 2) != GenerationOrder.strided(6, 3)
     assert repr(GenerationOrder.strided(6, 2)) == "GenerationOrder(length=6, n_blocks=4)"
     assert repr(GenerationOrder.random(6, batch_size=2)) == "GenerationOrder(2 rows of length=6, n_blocks=6)"
@@ -162,14 +144,6 @@ def test_orders_are_equal_by_value():
         (
             lambda: GenerationOrder.strided(256, 3),
             "streams=3 does not divide length=256; try 2 or 4",
-        ),
-        (
-            lambda: GenerationOrder.strided(32, 4).cut(1.5),
-            "share=1.5 must be from 0 (no cuts) to 1 (every token alone)",
-        ),
-        (
-            lambda: GenerationOrder.random(4, batch_size=2).cut(0.5, batch_size=3),
-            "batch_size=3 is given, but the order has 2 rows of its own",
         ),
         (lambda: GenerationOrder.strided(32, 5), "streams=5 does not divide length=32; try 4 or 8"),
         (lambda: GenerationOrder.strided(4, 9), "streams=9 does not divide length=4; try 4"),

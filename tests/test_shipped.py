@@ -7,7 +7,7 @@ import pytest
 from armdlab import corpora, tales
 from armdlab.baselines import BlockDiffusion
 from armdlab.evaluation import bound, likelihood
-from armdlab.recipes import encode
+from armdlab.rows import encode
 from armdlab.samples import write_tales
 from armdlab.trained import SHIPPED, load
 
