@@ -356,7 +356,7 @@ def export(
 def reproduce(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2 or table3 of the paper.")],
     budget: Annotated[
-        str, typer.Option(help="laptop (about two hours on one core), or gpu: the paper's own.")
+        str, typer.Option(help="laptop (about an hour on one core), or gpu: the paper's own.")
     ] = "laptop",
     out: Annotated[Path | None, typer.Option(help="Folder of runs and tables; runs/BUDGET if left out.")] = None,
     as_json: Json = False,
