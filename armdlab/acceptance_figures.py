@@ -45,13 +45,14 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8) -> Pi
     return Picture.of(figure, f"Bars of chances, p against q. {', '.join(labels)}. {said}.")
 
 
-def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str) -> Picture:
+def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str, *, number: int = 1) -> Picture:
     """Call by call: which drafts were kept, which one was drawn anew, which are judged again.
 
     Args:
         calls: of each call the first rank of its window, the drafts, and the tokens that it made: all drafts that
             passed, and the redrawn one behind them, if one failed.
         title: of the figure.
+        number: of the first of these calls.
     """
     start, stop = calls[0][0], max(first + len(drafts) for first, drafts, _ in calls)
     figure = Figure(figsize=(1.6 + 0.8 * (stop - start), 1.2 + 0.46 * len(calls)), layout="constrained")
@@ -72,10 +73,10 @@ def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title:
     axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)
     _dress(axes, f"{title}: kept (blue), drawn anew (orange, with not), judged again (grey, with ?)", "call")
     axes.set_xticks(range(0, stop - start, 4), range(start, stop, 4))
-    axes.set_yticks(range(len(calls)), range(1, len(calls) + 1))
+    axes.set_yticks(range(len(calls)), range(number, number + len(calls)))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    made = "; ".join(f"call {y}: {len(tokens)} of {len(d)}" for y, (_, d, tokens) in enumerate(calls, 1))
+    made = "; ".join(f"call {y}: {len(tokens)} of {len(d)}" for y, (_, d, tokens) in enumerate(calls, number))
     return Picture.of(
         figure, f"Windows of drafts, call by call: {n_kept} kept, {n_redrawn} drawn anew. Tokens made in {made}."
     )

@@ -8,7 +8,8 @@ scores any order in one pass, so drafter and judge are one network, and the next
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,9 +21,42 @@ from armdlab.sampling import Sampler
 from armdlab.steps import DecodeStep, Writing, seconds_since
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What one call made of its window, for who wants to watch; (B, W) all, by rank.
+
+    Args:
+        positions: int64, where in the text.
+        drafts: int64, what was drafted there.
+        q: float64, the draft's chance when it was drawn.
+        p: float64, its chance by the judge, which saw all drafts before it.
+        u: float64, the die: a draft passes if u q < p.
+        is_given: bool, known before: its own draft, and always passes.
+        is_inside: bool; False behind the end of the text.
+        n_passed: int64 (B, 1), how many drafts passed in a row; the one behind them was drawn anew.
+        tokens: int64, the drafts with that one replaced.
+    """
+
+    positions: Tensor
+    drafts: Tensor
+    q: Tensor
+    p: Tensor
+    u: Tensor
+    is_given: Tensor
+    is_inside: Tensor
+    n_passed: Tensor
+    tokens: Tensor
+
+
 @torch.no_grad()
 def verified_steps(
-    engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None, window: int
+    engine: ARMDEngine,
+    tokens: Tensor,
+    order: GenerationOrder,
+    choose: Sampler,
+    end: int | None,
+    window: int,
+    watch: Callable[[Judgement], None] | None = None,
 ) -> Iterator[DecodeStep]:
     """Draft, judge, keep: one network call a step, at least one token a call, `window` at most.
 
@@ -45,13 +79,14 @@ def verified_steps(
         choose: temperature and truncation hold for p and q alike.
         end: as in `decode_steps`.
         window: W, drafts at a time.
+        watch: told of each call that judges, before its step is yielded; it changes nothing.
     """
     started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
     state = _State(engine, tokens.to(device), order.to(device), window)
     writing = Writing(tokens.to(device), end)
     state.draft_first(choose)
     while True:
-        positions, chosen, log_probs, is_new = state.judge(choose)
+        positions, chosen, log_probs, is_new = state.judge(choose, watch)
         columns = is_new.any(0)
         if columns.any():
             at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
@@ -113,7 +148,9 @@ class _State:
         self.q = choose.probabilities(self.engine.head(hidden[:, known:]))
         self.drafts = self._drawn(choose, self.q, self.frontier)
 
-    def judge(self, choose: Sampler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def judge(
+        self, choose: Sampler, watch: Callable[[Judgement], None] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One call: judge the drafts, keep what passes, draft on.
 
         Returns:
@@ -128,8 +165,8 @@ class _State:
 
         # accept x ~ q with chance min(1, p / q)
         p_x, q_x = (dist.gather(-1, self.drafts.unsqueeze(-1)).squeeze(-1) for dist in (p, self.q))
-        is_given = self.is_given.gather(1, window)
-        passes = (choose.uniform(p_x.shape).to(p_x.device) * q_x < p_x) | is_given | (window >= self.N)
+        is_given, u = self.is_given.gather(1, window), choose.uniform(p_x.shape).to(p_x.device)
+        passes = (u * q_x < p_x) | is_given | (window >= self.N)
         n_passed = passes.int().cumprod(-1).sum(-1, keepdim=True)  # (B, 1)
         n_new = (n_passed + 1).clamp(max=W)
 
@@ -142,6 +179,8 @@ class _State:
         tokens = self.drafts.scatter(1, failed, redrawn)
         self.made.scatter_(1, window, tokens)
         self.cache.commit(self.x_offsets < n_new)
+        if watch:
+            watch(Judgement(at[:, :W], self.drafts, q_x, p_x, u, is_given, window < self.N, n_passed, tokens))
 
         # the next window: drafts that were not reached, then new ones
         q_new = choose.probabilities(q_logits)

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from armdlab.figures import Picture
+from armdlab.widgets.acceptance_view import AcceptanceView
 from armdlab.widgets.attention_microscope import AttentionMicroscope
 from armdlab.widgets.infilling_desk import InfillingDesk
 from armdlab.widgets.leak_detector import LeakDetector
@@ -80,7 +81,16 @@ def test_where_no_view_can_be_its_picture_stands_with_words(view):
 
 @pytest.mark.parametrize(
     "cls",
-    [OrderExplorer, LeakDetector, AttentionMicroscope, InfillingDesk, StreamViewer, Race, TrainingCockpit],
+    [
+        OrderExplorer,
+        LeakDetector,
+        AttentionMicroscope,
+        AcceptanceView,
+        InfillingDesk,
+        StreamViewer,
+        Race,
+        TrainingCockpit,
+    ],
 )
 def test_a_module_is_whole_and_holds_neither_markup_nor_address(cls):
     """A widget's module is loaded from a blob, where nothing can be imported."""

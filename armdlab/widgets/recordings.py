@@ -2,7 +2,7 @@
 
 Record them anew when those models change:
 
-    python -m armdlab.widgets.recordings tale race    # training knows no shipped model
+    python -m armdlab.widgets.recordings tale race verified    # training knows no shipped model
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from armdlab import load
 from armdlab.recipes import Recipe, Session
+from armdlab.widgets.acceptance_view import AcceptanceView
 from armdlab.widgets.pulled import RECORDED
 from armdlab.widgets.stream_viewer import Race, StreamViewer
 from armdlab.widgets.training_cockpit import TrainingCockpit
@@ -33,6 +34,11 @@ def race() -> None:
     _keep("race", runners.run_now(seed=1))
 
 
+def verified() -> None:
+    """A tale by verified decoding, call by call."""
+    _keep("verified", AcceptanceView(load("tales")).run_now(streams=4, seed=1))
+
+
 def training() -> None:
     """A small model on the manual; no shipped model is in it."""
     recipe = Recipe(corpus="manual", steps=300, length=128, n_layer=4, n_head=4, d_model=128, batch_size=8)
@@ -48,5 +54,5 @@ def _keep(name: str, found: object) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("tale", "race", "training"):
-        {"tale": tale, "race": race, "training": training}[name]()
+    for name in sys.argv[1:] or ("tale", "race", "verified", "training"):
+        {"tale": tale, "race": race, "verified": verified, "training": training}[name]()

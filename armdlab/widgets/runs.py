@@ -28,13 +28,13 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
     ids = lab.tokenizer.encode(prompt)
     if len(ids) >= longest:
         raise ValueError(f"the prompt has {len(ids)} tokens and the model can hold {longest}; shorten it")
-    streams, kind = _whole("streams", asked.get("streams", 1)), asked.get("order", "streams")
+    streams, kind = whole("streams", asked.get("streams", 1)), asked.get("order", "streams")
     if kind not in ORDERS:
         raise ValueError(f"order={kind!r} is unknown; choose {', '.join(ORDERS)}")
     new = longest - len(ids)
     if not 1 <= streams <= new:
         raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
-    seed = _whole("seed", asked.get("seed", 0))
+    seed = whole("seed", asked.get("seed", 0))
     how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
     length = len(ids) + new // streams * streams
     if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
@@ -51,7 +51,7 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
     return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
 
 
-def _whole(name: str, value: object) -> int:
+def whole(name: str, value: object) -> int:
     """A number of a control, which is empty or broken while a reader types."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name}={value!r} must be a whole number; choose one")

@@ -257,6 +257,22 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words)
 
 # %% [markdown]
+# ### Call by call
+#
+# Now all calls of such a run, one at a time. Three things to try:
+#
+# 1. Press *Next* a few times: where do the drafts that are *to be judged again* stand one call later, and does their $q$ change?
+# 2. Find a draft that stays although $p$ is below $q$. Where did the die fall, and how often would it have stayed?
+# 3. Press *Write anew* with 2 streams, then with 8, and go to the last call: which makes more tokens a call?
+
+# %% tags=["nbval-ignore-output"]
+from armdlab.widgets.acceptance_view import AcceptanceView
+
+view = AcceptanceView(shipped)
+view.run_now(streams=4, seed=0)
+view
+
+# %% [markdown]
 # The same in the package, for a batch with a frontier in each row. Look for `passes`, `left` and `redrawn`:
 
 # %%

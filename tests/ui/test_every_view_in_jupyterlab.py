@@ -10,12 +10,14 @@ VIEWS = {
     "leak detector": ("LeakDetector()", ".kinds label:nth-child(3)"),
     "attention microscope": ("AttentionMicroscope()", ".kinds label:nth-child(3)"),
     "training cockpit": ("TrainingCockpit(Session.begin(RECIPE, 'run-all'), scores=3)", "button"),
+    "acceptance view": ("AcceptanceView()", "form button"),
     "infilling desk": ("InfillingDesk()", ".asked button.main"),
     "stream viewer": ("StreamViewer()", "form button"),
     "race": ("Race()", "form button"),
 }
 IMPORTS = """from pathlib import Path
 from armdlab.recipes import Recipe, Session
+from armdlab.widgets.acceptance_view import AcceptanceView
 from armdlab.widgets.attention_microscope import AttentionMicroscope
 from armdlab.widgets.infilling_desk import InfillingDesk
 from armdlab.widgets.leak_detector import LeakDetector
@@ -29,7 +31,7 @@ RECIPE = Recipe(corpus="file:cats.txt", steps=60, **sizes)
 views = {}"""
 
 
-PULLED = ["training cockpit", "stream viewer", "race"]
+PULLED = ["training cockpit", "stream viewer", "race", "acceptance view"]
 COUNTED = """def counted(view):
     view.begun, begin = 0, view.begin
     def begin_and_count(asked):
@@ -144,7 +146,7 @@ def test_a_second_click_starts_no_second_run_and_stop_holds_it(shown, name):
     view, press = shown[name], VIEWS[name][1]
     page = view.page
     assert run_code(page, f"views[{name!r}].begun = 0") is None
-    words = {"training cockpit": "[data-fact='step']", "stream viewer": "[data-fact='step']", "race": ".facts"}[name]
+    words = {"race": ".facts", "acceptance view": ".facts"}.get(name, "[data-fact='step']")
     if name == "stream viewer":  # as many steps as there are
         view.locator("select").first.select_option("left to right")
     before = view.locator(words).all_inner_texts()
