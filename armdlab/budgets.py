@@ -53,7 +53,7 @@ def _laptop() -> Budget:
     recipes["armd_512"] = replace(tuned, length=512, batch_size=8)
     recipes["judge"] = replace(small, model="ar", steps=500, n_layer=6, d_model=192, seed=1000)
     writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
-    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
+    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 128, 8, 16)
 
 
 def _gpu() -> Budget:
