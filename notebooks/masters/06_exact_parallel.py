@@ -303,8 +303,6 @@ def chi_square(share, n=40_000):
     seen, expected = (torch.cat([v[often], v[~often].sum()[None]]) * n for v in (share.double(), in_turn))
     return float(((seen - expected).square() / expected.clamp(min=1e-9)).sum()), int(often.sum()) + 1
 
-
-# %%
 both = {"plain streams": shares(), "verified": shares(verify=True)}
 for name, share in both.items():
     statistic, kinds = chi_square(share)
@@ -435,7 +433,6 @@ for S in (2, 4, 8):
 for name, (n_calls, n_rows) in ledger.items():
     print(f"{name}: {n_calls:.1f} calls, {n_rows:.0f} rows")
 
-# %%
 saved = {name: N / n_calls for name, (n_calls, _) in ledger.items()}
 extra = {name: n_rows / (2 * N) for name, (_, n_rows) in ledger.items()}
 lab.report(verified_ever_takes_fewer_rows_than_one_by_one=any(v < 1 for name, v in extra.items() if "verified" in name))
