@@ -264,6 +264,8 @@ acceptance_figures.overlap(p, q, words)
 # 1. Press *Next* a few times: where do the drafts that are *to be judged again* stand one call later, and does their $q$ change?
 # 2. Find a draft that stays although $p$ is below $q$. Where did the die fall, and how often would it have stayed?
 # 3. Press *Write anew* with 2 streams, then with 8, and go to the last call: which makes more tokens a call?
+#
+# Below the view stands the same in the package, one call for a batch with a frontier in each row. Look for `passes`, `left` and `redrawn`.
 
 # %% tags=["nbval-ignore-output"]
 from armdlab.widgets.acceptance_view import AcceptanceView
@@ -271,12 +273,6 @@ from armdlab.widgets.acceptance_view import AcceptanceView
 view = AcceptanceView(shipped)
 view.run_now(streams=4, seed=0)
 view
-
-# %% [markdown]
-# The same in the package, for a batch with a frontier in each row. Look for `passes`, `left` and `redrawn`:
-
-# %%
-lab.show_source(speculative.verified_steps)
 
 # %%
 lab.show_source(speculative._State.judge)
@@ -303,6 +299,8 @@ def chi_square(share, n=40_000):
     seen, expected = (torch.cat([v[often], v[~often].sum()[None]]) * n for v in (share.double(), in_turn))
     return float(((seen - expected).square() / expected.clamp(min=1e-9)).sum()), int(often.sum()) + 1
 
+
+# %%
 both = {"plain streams": shares(), "verified": shares(verify=True)}
 for name, share in both.items():
     statistic, kinds = chi_square(share)
@@ -433,6 +431,7 @@ for S in (2, 4, 8):
 for name, (n_calls, n_rows) in ledger.items():
     print(f"{name}: {n_calls:.1f} calls, {n_rows:.0f} rows")
 
+# %%
 saved = {name: N / n_calls for name, (n_calls, _) in ledger.items()}
 extra = {name: n_rows / (2 * N) for name, (_, n_rows) in ledger.items()}
 lab.report(verified_ever_takes_fewer_rows_than_one_by_one=any(v < 1 for name, v in extra.items() if "verified" in name))
