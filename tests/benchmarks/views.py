@@ -23,8 +23,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ui"))
 from browsing import KERNEL, put_notebook, run_all, run_code
-from conftest import browsing_page, serving
-from test_every_view_in_jupyterlab import IMPORTS, VIEWS
 
 from armdlab import load
 from armdlab.widgets.stream_viewer import StreamViewer
@@ -93,6 +91,8 @@ GAPS = """const gaps = [];
 @contextmanager
 def notebook(cells, height=1400):
     """A page on which a notebook is open and its kernel idle."""
+    from conftest import browsing_page, serving  # here, for pytest knows another file by this name
+
     size = {"width": 1100, "height": height}
     with (
         tempfile.TemporaryDirectory() as home,
@@ -114,6 +114,8 @@ def asked(page, code):
 
 def paint(turns):
     """First paint of each view, in a kernel that has imported the lab."""
+    from test_every_view_in_jupyterlab import IMPORTS, VIEWS
+
     cells = [f"views[{name!r}] = {call}\nviews[{name!r}]" for name, (call, _) in VIEWS.items()]
     with notebook([IMPORTS, *cells], height=800 * len(VIEWS)) as page:
         run_all(page)

@@ -52,7 +52,7 @@ def shown(jupyterlab):
     ) as page:  # what is out of sight is not there
         page.goto(f"{url}/lab/tree/all.ipynb?reset&token={token}")
         run_all(page)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(90_000)  # a busy machine is no fault of a view
         found = page.locator(".armdlab-view")
         found.nth(len(VIEWS) - 1).wait_for(timeout=60_000)
         page.wait_for_timeout(500)
