@@ -6,7 +6,7 @@ const QUIET_MS = 6000;
 // `took` is given each answer, `ended` how the run ended, and `alert` is where sentences stand.
 function pulling(model, alert, { took, ended }) {
   const me = Math.random().toString(36).slice(2); // answers reach every view of a widget: each takes its own
-  let number = 0, running = false, paused = false, flight = 0, timer = 0;
+  let number = 0, running = false, paused = false, begun = false, flight = 0, timer = 0;
   const run = () => `${me}:${number}`;
   const said = () => { alert.textContent = model.get("message"); };
 
@@ -23,6 +23,8 @@ function pulling(model, alert, { took, ended }) {
     waits();
     said();
     if (!running && !paused) return;
+    if (content.status === "old" && !begun) return; // a kernel of two threads may take "steps" before "run"
+    begun = true;
     if (content.status !== "running") running = paused = false;
     if (content.status === "old") alert.textContent = "Another view of this widget took over; this one has stopped.";
     took(content); // also what was on its way when the reader pressed Pause
@@ -37,6 +39,7 @@ function pulling(model, alert, { took, ended }) {
     if (paused) { paused = false; fill(); return true; }
     number++;
     flight = 0;
+    begun = false;
     send("run", { asked, budget_ms: BUDGET_MS });
     fill();
     return true;

@@ -56,8 +56,8 @@ class View(anywidget.AnyWidget):
             except (Exception, KeyboardInterrupt) as error:
                 self.last_error, self.message = traceback.format_exc(), str(error) or type(error).__name__
                 said = {"status": "failed"}
-        asked = {name: content.get(name) for name in ("ask", "run") if name == "ask" or name in content}
-        self.send(said | asked)
+            asked = {name: content.get(name) for name in ("ask", "run") if name == "ask" or name in content}
+            self.send(said | asked)  # before another thread works on the next: answers keep their order
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         data, metadata = super()._repr_mimebundle_(**kwargs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import urllib.request
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def run_code(page, code):
     return page.evaluate(
         f"(code) => {KERNEL}.requestExecute({{ code }}).done.then((reply) => reply.content.evalue ?? null)", code
     )
+
+
+def holds(page, code, seconds=30):
+    """Wait until an assertion holds in the kernel, which may still be at what it was asked before; what fails, or None."""
+    until = time.monotonic() + seconds
+    while (failed := run_code(page, code)) is not None and time.monotonic() < until:
+        page.wait_for_timeout(200)
+    return failed
 
 
 def opened(page, jupyterlab, name, cell):

@@ -11,7 +11,7 @@ from armdlab.widgets.training_cockpit import TrainingCockpit
 
 Path("cats.txt").write_text("\\n\\n".join(f"The cat number {i} <script>sits</script> on the mat." for i in range(300)))
 sizes = dict(length=32, n_layer=2, n_head=2, d_model=32, vocab_size=300, batch_size=4)
-recipe = Recipe(corpus="file:cats.txt", steps=150, **sizes)
+recipe = Recipe(corpus="file:cats.txt", steps=400, **sizes)
 cockpit = TrainingCockpit(Session.begin(recipe, "run-" + THEME), scores=15)
 cockpit"""
 
@@ -34,13 +34,13 @@ def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
     assert step() == 0
     cockpit.get_by_role("button", name="Play").focus()
     page.keyboard.press("Enter")  # by keyboard, as by mouse
-    page.wait_for_function("document.querySelector('.armdlab-cockpit circle')", timeout=30_000)
+    page.wait_for_function("parseInt(document.querySelector(\"[data-fact='step']\").textContent) > 0", timeout=60_000)
     cockpit.get_by_role("button", name="Pause").click()
     paused = 0
     while paused != step():  # what was asked for before the click still comes, on a busy machine late
         paused = step()
         page.wait_for_timeout(3000)
-    assert 0 < paused < 150
+    assert 0 < paused < 400
     assert "nats a token" in fact("loss")
     assert fact("order")
     assert cockpit.locator("script").count() == 0  # what it writes is shown as text
@@ -59,7 +59,7 @@ def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
 
     cockpit.get_by_role("button", name="Go on").click()
     page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'finished'", timeout=60_000)
-    assert step() == 150
+    assert step() == 400
     assert cockpit.get_by_role("button", name="Finished").is_disabled()
     assert page.faults == []
     assert page.outside == []
@@ -74,6 +74,6 @@ def test_a_cell_that_trains_is_followed_to_its_last_step(page, jupyterlab):
     step.wait_for(timeout=60_000)
     page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'finished'", timeout=60_000)
     page.wait_for_timeout(500)
-    assert step.inner_text() == "150 of 150"
+    assert step.inner_text() == "400 of 400"
     assert page.locator(".armdlab-cockpit circle").count() >= 15
     assert page.faults == []
