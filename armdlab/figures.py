@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from armdlab.masks import causal_mask, strictly_causal_mask
@@ -231,6 +232,15 @@ def _grid(axes: Axes, columns: int, rows: int, title: str, size: int = 11) -> No
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title(title, fontsize=size, color=INK, loc="left", pad=10)
+
+
+def log_scale(axes: Axes, which: str) -> None:
+    """Make an axis, "x" or "y", logarithmic, with 1, 2, 5, 10, 20 on it, as people write numbers."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
 
 
 def leak_matrix(model: torch.nn.Module, tokens: Tensor, order: GenerationOrder) -> Tensor:

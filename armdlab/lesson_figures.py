@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, log_scale
 from armdlab.masks import may_see, strictly_causal_mask
 from armdlab.orders import GenerationOrder
 
@@ -159,8 +159,8 @@ def lines(
     for i, (name, height) in enumerate((levels or {}).items()):
         axes.axhline(height, color=INK, linestyle=("--", ":", "-.")[i % 3], linewidth=1, label=f"{name}: {height:.2f}")
     if log:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        log_scale(axes, "x")
+        log_scale(axes, "y")
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _dress(axes, title, y)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum
-from armdlab.figures import INK, PALETTE, Picture
+from armdlab.figures import INK, PALETTE, Picture, log_scale
 from armdlab.tables import Table
 
 STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
@@ -31,7 +30,7 @@ def bars(table: Table) -> Picture:
         axes.annotate(f" {cell.value:.2f}", (cell.value + (cell.error or 0), y), va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(cells)), [f"{line}: {column}" for line, column, _ in cells], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    log_scale(axes, "x")
     axes.set_xlabel("perplexity (log scale; bars are one standard error)")
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
@@ -60,13 +59,11 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str =
             axes.plot(along, perplexities, color=STYLES.get(model, INK), marker=".", label=model if is_first else None)
         ends.append((model, run, perplexities[-1], history[-1]))
     for axes, label in ((by_step, "optimiser steps"), (by_second, "seconds of training")):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        log_scale(axes, "x")
+        log_scale(axes, "y")
         axes.set_xlabel(label)
         axes.grid(visible=True, which="both", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    for which in (by_step.yaxis.set_major_formatter, by_step.yaxis.set_minor_formatter):
-        which(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "1235" else ""))
     by_step.set_ylabel("perplexity; of mdlm and block a bound")
     by_step.legend(frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -93,7 +90,7 @@ def unbeaten(ways: Mapping[str, tuple[float, float]]) -> list[str]:
 def front(
     ways: Mapping[str, tuple[float, float]], *, title: str, y: str, errors: Mapping[str, float] | None = None
 ) -> Picture:
-    """Quality against seconds, each way to write a dot with its name; those that nobody beats are joined.
+    """Quality against seconds, each way to write a numbered dot; those that nobody beats are joined.
 
     Args:
         ways: name -> (quality, more is better; seconds); the name up to its first blank decides the colour.
@@ -106,13 +103,15 @@ def front(
     kinds = list(dict.fromkeys(map(_kind, ways)))
     best = unbeaten(ways)
     axes.step([ways[n][1] for n in best], [ways[n][0] for n in best], color=INK, linewidth=0.9, where="post", zorder=1)
-    for name, (quality, seconds) in ways.items():
+    for number, name in enumerate(sorted(ways, key=lambda name: ways[name][1]), start=1):
+        (quality, seconds), error = ways[name], (errors or {}).get(name)
         colour, marker = STYLES.get(_kind(name), INK), "osD^v"[kinds.index(_kind(name)) % 5]
-        error = (errors or {}).get(name)
-        axes.errorbar(seconds, quality, yerr=error, color=colour, marker=marker, markersize=6, capsize=2, elinewidth=1)
-        axes.annotate(f" {name}", (seconds, quality), fontsize=8, color=INK, xytext=(4, 4), textcoords="offset points")
-    axes.set_xscale("log")
-    axes.margins(x=0.15, y=0.12)
+        style = {"color": colour, "marker": marker, "markersize": 6, "capsize": 2, "elinewidth": 1}
+        axes.errorbar(seconds, quality, yerr=error, label=f"{number}  {name}", linestyle="none", **style)
+        axes.annotate(str(number), (seconds, quality), fontsize=8, color=INK, xytext=(4, 4), textcoords="offset points")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False, title="by seconds")
+    log_scale(axes, "x")
+    axes.margins(x=0.08, y=0.12)
     axes.set_xlabel("seconds for one text (log scale)")
     axes.set_ylabel(y)
     axes.set_title(f"{title}; the line joins those that nobody beats in both", fontsize=10, loc="left")

@@ -104,7 +104,7 @@ def tale_table(report: TaleReport) -> Picture:
     Args:
         report: what `evaluation.tale_report` found.
     """
-    figure = Figure(figsize=(13.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.3), layout="constrained")
     above, valid, broken = figure.subplots(1, 3)
     _excess(above, report)
     _validity(valid, report)

@@ -56,6 +56,12 @@ def test_two_messages_on_two_threads_are_answered_one_after_the_other(view):
     assert all(answer["twice"] == 2 * answer["ask"] for answer in view.sent)
 
 
+def test_an_answer_is_on_its_way_before_the_next_message_is_worked_on(view):
+    view.send = lambda content: view.sent.append(view._one_at_a_time.locked())
+    view._asked(view, {"number": 1}, [])
+    assert view.sent == [True], "else frames of two threads could come in the wrong order"
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [

@@ -255,9 +255,9 @@ print(report)
 tale_figures.tale_table(report)
 
 # %% [markdown]
-# Read the table from left to right. The *excess* is what the model has not learnt, plus, with more streams, what no model
-# could know: tokens that are made together cannot see each other. *Consistent* pays for it. The last column is the source
-# itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
+# Read the table from left to right. The *excess* is what the model has not learnt and, in streams, also what no model could know: tokens that are
+# made together cannot see each other. Here the first part is the larger one: streams were its last lesson, so it knows their order best. *Consistent*
+# pays for both. The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
 #
 # **NLL for padding.** A row holds one tale; the rest of it is padding. Left to right it costs nothing: whoever reads stops at
 # the end of the text, so the chances of all that could follow sum to 1. A stream that starts behind the end of the tale is

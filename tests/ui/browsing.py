@@ -49,7 +49,7 @@ def run_code(page, code):
 
 
 def holds(page, code, seconds=30):
-    """Wait until an assertion holds in the kernel, which may still be at what it was asked before; what fails, or None."""
+    """Wait until an assertion holds in a kernel that may still be busy; what failed last, or None."""
     until = time.monotonic() + seconds
     while (failed := run_code(page, code)) is not None and time.monotonic() < until:
         page.wait_for_timeout(200)
