@@ -180,6 +180,7 @@ function render({ model, el }) {
       show(run.calls.length);
     },
     ended: state,
+    still: () => { if (root.dataset.status !== "failed") renewed(); },
   });
   const halt = () => { if (pull.running()) pull.stop(run.calls.length); };
 
@@ -190,7 +191,7 @@ function render({ model, el }) {
   }
   function renewed() {
     const found = model.get("verified");
-    if (pull.running() || JSON.stringify(found) === JSON.stringify(run)) return;
+    if (pull.busy() || JSON.stringify(found) === JSON.stringify(run)) return;
     stop();
     run = structuredClone(found);
     open();

@@ -3,8 +3,9 @@
 const BUDGET_MS = 120; // of work for one question: long beside the 2 ms that a question costs, and beside the 70 ms of its way to and fro
 const QUIET_MS = 6000;
 
-// `took` is given each answer, `ended` how the run ended, and `alert` is where sentences stand.
-function pulling(model, alert, { took, ended }) {
+// `took` is given each answer, `ended` how the run ended; `still` is called when no question is open any more, for until
+// then the kernel may tell of steps that the reader has stopped. `alert` is where sentences stand.
+function pulling(model, alert, { took, ended, still = () => {} }) {
   const me = Math.random().toString(36).slice(2); // answers reach every view of a widget: each takes its own
   let number = 0, running = false, paused = false, begun = false, flight = 0, timer = 0;
   const run = () => `${me}:${number}`;
@@ -22,7 +23,10 @@ function pulling(model, alert, { took, ended }) {
     flight = Math.max(0, flight - 1);
     waits();
     said();
-    if (!running && !paused) return;
+    if (running || paused) heard(content);
+    if (!running && !flight) still();
+  }
+  function heard(content) {
     if (content.status === "old" && !begun) return; // a kernel of two threads may take "steps" before "run"
     begun = true;
     if (content.status !== "running") running = paused = false;
@@ -64,6 +68,7 @@ function pulling(model, alert, { took, ended }) {
     stop,
     ask: send,
     running: () => running,
+    busy: () => running || flight > 0,
     off: () => { number++; running = paused = false; clearTimeout(timer); model.off("msg:custom", answered); model.off("change:message", said); },
   };
 }

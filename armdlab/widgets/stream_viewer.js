@@ -37,6 +37,7 @@ function render({ model, el }) {
       state(name);
       if (!painting) settle();
     },
+    still: () => { if (root.dataset.status !== "failed") renewed(); },
   });
 
   // Steps that came together are spaced out over frames of the screen, so that they are seen one by one.
@@ -64,7 +65,7 @@ function render({ model, el }) {
   // The run comes as a trait, once by itself and once with alternatives; what is on the screen stays where it is.
   function renewed() {
     const trace = model.get("trace");
-    if (!pull.running() && !waiting.length && !(root.dataset.status !== "ready" && player.renew(trace))) { player.load(trace); player.show(1e9); }
+    if (!pull.busy() && !waiting.length && !(root.dataset.status !== "ready" && player.renew(trace))) { player.load(trace); player.show(1e9); }
     compared.textContent = model.get("compared");
   }
 

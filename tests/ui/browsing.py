@@ -48,10 +48,13 @@ def run_code(page, code):
     )
 
 
-def holds(page, code, seconds=30):
-    """Wait until an assertion holds in a kernel that may still be busy; what failed last, or None."""
+def holds(page, claim, seconds=30):
+    """Wait until an assertion holds in a kernel that may still be busy; what failed last, or None.
+
+    `claim` makes its code anew each time, since the page may still be learning what the kernel did, too.
+    """
     until = time.monotonic() + seconds
-    while (failed := run_code(page, code)) is not None and time.monotonic() < until:
+    while (failed := run_code(page, claim())) is not None and time.monotonic() < until:
         page.wait_for_timeout(200)
     return failed
 

@@ -190,11 +190,12 @@ def test_a_second_click_starts_no_second_run_and_stop_holds_it(shown, name):
     if name != "training cockpit":
         assert view.locator(words).all_inner_texts() == held
     else:
-        step = int(view.locator(words).inner_text().split()[0])
-        assert holds(page, f"assert views[{name!r}].session.training.step == {step}") is None
+        number = view.locator(words)
+        claim = "assert views['training cockpit'].session.training.step == {}"
+        assert holds(page, lambda: claim.format(number.inner_text().split()[0])) is None
     if name == "stream viewer":
-        shown_steps = int(view.locator(words).inner_text().split(" of ")[1])
-        assert holds(page, f"assert len(views[{name!r}].trace['steps']) == {shown_steps}") is None
+        steps = int(view.locator(words).inner_text().split(" of ")[1])
+        assert holds(page, lambda: f"assert len(views[{name!r}].trace['steps']) == {steps}") is None
     assert run_code(page, f"assert views[{name!r}].begun == 1, views[{name!r}].begun") is None
 
 
