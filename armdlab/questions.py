@@ -63,7 +63,7 @@ QUESTIONS = {
         "abc",
         "b",
         "each token is added into the same table of d_pe rows and D columns. A longer text makes its entries larger, "
-        "not more: that is why G^0 is normalised behind it.",
+        "not more: that is why G^0 is normalised before use.",
     ),
     "price-of-two-streams": Question(
         "abc",
