@@ -108,7 +108,7 @@ QUESTIONS = {
         "neighbour. That is easier than 16 shuffled tokens of 64. Nothing was learnt in that moment: the loss of a "
         "step is the price of the orders being taught.",
     ),
-    "what-is-forgotten": Question(
+    "price-of-shuffled": Question(
         "abc",
         "c",
         "it is not asked for them any more, and the same weights are now pulled elsewhere. A network keeps what it "
