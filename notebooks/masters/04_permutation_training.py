@@ -148,7 +148,7 @@ second
 #
 # ### What the plan does to the order
 #
-# From the package's own curriculum. Each stripe is the order of one row at one step: smooth colour is
+# The orders come from the package's own curriculum. Each stripe is the order of one row at one step: smooth colour is
 # left to right, specks are jumps, and streams look like what they are.
 
 # %%
