@@ -75,11 +75,12 @@ def kernels(tables: Mapping[str, Tensor], *, at: int, reach: int, order: Generat
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
     first, table = next(iter(tables.items()))
     pe = table[order.positions + 1]
-    kernel = (pe @ pe.T).masked_fill(~strictly_causal_mask(order), 0)
+    kernel = (pe @ pe.T / (table[at] @ table[at])).masked_fill(~strictly_causal_mask(order), 0)
     size = float(kernel.abs().max())
     image = left.imshow(kernel.numpy(), cmap="PuOr", vmin=-size, vmax=size)
     bar = figure.colorbar(image, ax=left, shrink=0.85)
     bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.set_label("weight, 1 at distance 0", fontsize=9, color=INK)
     left.set_xlabel("token i, by rank", fontsize=9, color=INK)
     _dress(left, f"$(PE\\,PE^T) * M^{{sc}}$, {first}", "target n, by rank")
     listed = []

@@ -63,7 +63,7 @@ QUESTIONS = {
         "abc",
         "b",
         "each token is added into the same table of d_pe rows and D columns. A longer text makes its entries larger, "
-        "not more: that is why G^0 is normalised behind it.",
+        "not more: that is why G^0 is normalised before use.",
     ),
     "price-of-two-streams": Question(
         "abc",
@@ -108,7 +108,7 @@ QUESTIONS = {
         "neighbour. That is easier than 16 shuffled tokens of 64. Nothing was learnt in that moment: the loss of a "
         "step is the price of the orders being taught.",
     ),
-    "what-is-forgotten": Question(
+    "price-of-shuffled": Question(
         "abc",
         "c",
         "it is not asked for them any more, and the same weights are now pulled elsewhere. A network keeps what it "

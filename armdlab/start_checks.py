@@ -39,7 +39,7 @@ def _fault(found: list[list[int]]) -> str | None:
         return "your two heads are made together, from nothing; heads are made one by one, so step 1 makes 0 alone"
     if all(len(step) == 1 for step in found):
         return (
-            f"you take {len(found)} steps, one for each token; behind the heads a step makes one token of EACH stream, "
+            f"you take {len(found)} steps, one for each token; after the heads a step makes one token of EACH stream, "
             "so two at once"
         )
     for step in found:

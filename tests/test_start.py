@@ -12,7 +12,7 @@ from armdlab import GenerationOrder, start_checks
         (3, "write a list of steps, each a list of positions, such as [[0], [1, 2]]; yours is 3"),
         ([[0], [3], ["1", 4], [2, 5]], "write a list of steps, each a list of positions"),
         ([[0, 3], [1, 4], [2, 5]], "your two heads are made together, from nothing; heads are made one by one"),
-        ([[0], [1], [2], [3], [4], [5]], "you take 6 steps, one for each token; behind the heads a step makes one"),
+        ([[0], [1], [2], [3], [4], [5]], "you take 6 steps, one for each token; after the heads a step makes one"),
         ([[0], [3], [1, 2], [4, 5]], "you make 1 and 2 in one step, and both are in stream 1; a step makes one token"),
         ([[0], [3], [1, 4, 2, 5]], "you make 1 and 2 in one step, and both are in stream 1"),
         ([[1], [4], [2, 5], [3, 6]], "your positions run from 1 to 6; count them from 0, as Python does"),

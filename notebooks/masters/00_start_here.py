@@ -40,7 +40,7 @@ viewer
 #
 # ## Is everything here?
 #
-# The next cell looks at Python, PyTorch, every package, the views and the models that the lab ships, and says how to mend what does not serve.
+# The next cell looks at Python, PyTorch, every package, the views and the models that the lab ships, and says how to mend what is missing or broken.
 
 # %%
 from armdlab.doctor import examine
@@ -65,14 +65,14 @@ one = armd.write("It was a", streams=1, seed=1, temperature=0.7)
 print(textwrap.fill(one, 100))
 
 # %% [markdown]
-# Now in four streams. It is the same model, with the same weights; only the order in which it makes the tokens is another.
+# Now in four streams. It is the same model, with the same weights; only the order in which it makes the tokens is different.
 
 # %%
 four = armd.write("It was a", streams=4, seed=1, temperature=0.7)
 print(textwrap.fill(four, 100))
 
 # %% [markdown]
-# **Behind its first words, each step of four streams makes four tokens. Can they see each other while they are made?**
+# **Once every stream has its first word, each step of four streams makes four tokens. Can they see each other while they are made?**
 #
 # - **a** yes, a transformer sees everything
 # - **b** no, each is chosen without knowing the other three
@@ -84,8 +84,9 @@ print(textwrap.fill(four, 100))
 lab.predict("made-together", guess="a")
 
 # %% [markdown]
-# That is the whole bargain: fewer steps, and words that may not fit together. How well do they fit? The tales that the model has read
-# were told by a grammar that knows all its tales, so the lab can tell exactly whether a text is one of them, and contradicts itself nowhere.
+# That is the whole bargain: fewer steps, and words that may not fit together. Read both tales again: where does a sentence break off, or
+# one thing turn into another? The tales that the model has read were told by a grammar that knows all its tales, so the lab can tell
+# exactly whether a text is one of them and nowhere contradicts itself.
 
 # %%
 from armdlab.samples import validity, write_tales
@@ -95,7 +96,7 @@ for streams in (1, 4):
     print(f"streams: {streams}, tales without a fault: {validity(texts).is_consistent}")
 
 # %% [markdown]
-# Small models err in either way, and the numbers have wide margins. [Lesson 05](05_parallel_streams.ipynb) measures what streams cost, and
+# Small models err in either way, and the margins are wide: after +- stands one standard error, over 50 tales. [Lesson 05](05_parallel_streams.ipynb) measures what streams cost, and
 # [lesson 06](06_exact_parallel.ipynb) writes in parallel without that cost.
 #
 # Two pictures of two runs. Each dot is a token, at its place in the text and at the step in which it was made; its colour is how likely
@@ -112,7 +113,7 @@ lab.report(tokens_made=sum(len(step.made) for step in run.steps), steps=len(run.
 viewer.picture()
 
 # %% [markdown]
-# Left to right, the run stops when the tale is told. Streams fill the whole row of 160 tokens, and what stands behind the end of the tale is
+# Left to right, the run stops when the tale is told. Streams fill the whole row of 160 tokens, and what stands after the end of the tale is
 # not shown to readers. Four lines rise side by side. They start one after another: the first token of each stream, its *head*, is made alone.
 #
 # **160 tokens, two streams. How many steps?**
@@ -128,7 +129,7 @@ lab.predict("steps-of-two-streams", guess="a")
 # ## Where this comes from
 #
 # *Masked diffusion* teaches a model by hiding words step after step until nothing is left, and by undoing that. Read the picture
-# downwards: words go. Read it upwards: they come back.
+# downwards: words go, and `[m]` stands in their place (bold where it is new). Read it upwards: they come back.
 
 # %%
 from armdlab import GenerationOrder, figures
@@ -138,8 +139,8 @@ masked_at = [4, 3, 1, 3, 2, 2]  # step at which each word is hidden
 figures.masking(masked_at, words)
 
 # %% [markdown]
-# Undoing is writing, so the process has become an *order*: who is made when, and together with whom. The number above a word is its turn, and words of
-# one colour are made together.
+# Undoing is writing, so the process has become an *order*: who is made when, and together with whom. Words of one colour are made together,
+# in one step. The *rank* above a word numbers them in the order of their making, from 0.
 
 # %%
 figures.ribbon(GenerationOrder.from_masking_times(masked_at), words)

@@ -174,7 +174,9 @@ second
 # <details><summary>Hint 2</summary>Row n is the one who looks, column i the one who is looked at.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# In the package it is one comparison too; batches of orders come along for free:
+# ### In the package
+#
+# There it is one comparison too; batches of orders come along for free:
 
 # %%
 lab.show_source(may_see)
@@ -251,10 +253,11 @@ lab.report(
 
 # %% [markdown]
 # The two expectations agree to the last digit, and that is no accident of rounding: for single processes the losses
-# differ widely (last line). They are two ways to average the same thing, and one of them is a single pass.
+# differ widely (last line). They are two ways to average the same thing. Our table has to be asked once for each block, too; a
+# strictly causal network gives all terms of (2) in a single pass.
 
 # %% [markdown]
-# ## 5. The right mask alone still leaks
+# ## 5. Is the right mask enough?
 #
 # Give an ordinary transformer the mask $M^{sc}$, so that each token attends to earlier blocks only. **Can its prediction
 # still depend on the very token that it predicts?**
@@ -267,8 +270,8 @@ lab.report(
 lab.predict("mask-alone", guess="a")
 
 # %% [markdown]
-# There are two leaks to close, then: the **query** must not contain $x_n$, and **keys and values** must not come from the
-# own block. The package holds a model with each leak left open on purpose. A leak is found without any theory: change one
+# There are two leaks to close, then: the row that asks, with its **query** and its residual, must not contain $x_n$, and **keys and
+# values** must not come from its own block. The package holds a model with each leak left open on purpose. A leak is found without any theory: change one
 # word, and see which outputs move. Outputs of its own block or of an earlier one must not move **by a single bit**.
 
 # %%
@@ -319,7 +322,7 @@ third
 
 # %% [markdown]
 # The leak detector shows the same row by row: choose a word in its top row, and see how far each output moves when that
-# word becomes another. Under your order, which word catches no leak at all?
+# word becomes another. Under your order, which word leaks nowhere?
 
 # %% tags=["nbval-ignore-output"]
 from armdlab.widgets.leak_detector import LeakDetector

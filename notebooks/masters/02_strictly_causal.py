@@ -22,7 +22,7 @@ lab.start("02")
 #
 # One transformer, two rows for each token. The rows of **X** hold tokens that are known, the *evidence*. The rows of **G** hold
 # no token at all, only the question *what stands at this position?*: the *targets*. Both read X, under the two masks of
-# lesson 01. BOS, the *beginning of the text*, is a token that is always known, so that nobody has nothing to read.
+# lesson 01. BOS, *beginning of sequence*, is a row before the text that is always known, so that every row has something to read.
 
 # %%
 import math
@@ -43,8 +43,8 @@ order = GenerationOrder.from_masking_times([2, 3, 1, 3, 2, 1])
 lesson_figures.two_streams(order, words)
 
 # %% [markdown]
-# First *cat* and *on* are made, which see BOS alone; then the two *the*; then *sat* and *mat*, whose target `sat?` reads all four.
-# Now let us see why less than this does not do.
+# First *cat* and *on* are made, which see BOS alone; then the two *the*; then *sat* and *mat*, whose targets read BOS and all four.
+# (X has no row for *mat*: it is made last, and nobody reads it.) Now let us see why less than this does not do.
 #
 # ## 1. Three doors, and the mask closes one
 #
@@ -273,7 +273,9 @@ second
 # <details><summary>Hint 2</summary>Rows of the masks are queries: <code>evidence[:, None]</code> for X, <code>targets[:, None]</code> for G; columns are always <code>evidence[None, :]</code>.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# After $L_{2s}$ such layers X has done its work. The other $L - L_{2s}$ layers are ordinary ones on G alone, under $M^{c}$: a
+# ### The other layers
+#
+# The first $L_{2s}$ of the $L$ layers are of this kind; then X has done its work. The other $L - L_{2s}$ layers are ordinary ones on G alone, under $M^{c}$: a
 # strictly causal layer followed by causal ones stays strictly causal. The paper takes $L_{2s} = L/2$.
 #
 # **Two rows for each token, so twice the work? With 6 layers of which 3 have two streams, how many multiplications does ARMD need,
@@ -329,13 +331,15 @@ targets = [f"{names[p]}?" for p in streams.positions]
 read_from = ["BOS", *[names[p] for p in streams.positions[:-1]]]
 hidden = ~masks.target_to_evidence.allowed
 lab.report(weight_on_what_is_hidden=float(weights[hidden].sum()))
+lab.report(lower_kite_on_BOS=f"{weights[12, 0]:.2f}", lower_kite_on_the_other_kite=f"{weights[12, 12]:.2f}")
 lesson_figures.reading(weights, targets, read_from, f"Who reads whom, mean of {model.config.n_head} heads, by rank")
 
 # %% [markdown]
 # Rows are targets in the order of their making, columns are rows of X; white means hidden. The first two rows are the heads of
 # the streams, made one at a time, so the second sees one column more. From then on two targets at a time see the same
 # columns and none of their own block: that weight is 0 exactly, not nearly. Look at the lower
-# `kite?`, of the first stream: the other stream has just written a *kite*. A model that keeps its agreements looks there; does this one?
+# `kite?`, of the first stream: the other stream has just written a *kite*. A model that keeps its agreements looks there. This one does
+# not yet, in its first layer and in the mean over heads. A mean hides much: put `[0][2]` in the place of `[0].mean(0)` above to see one head alone.
 #
 # ## 4. Test for leaks
 #
@@ -373,7 +377,7 @@ lesson_figures.lines(curves, title="Learning dice", x="step", y="nats a throw", 
 # ### Exercise 3: a leak test
 #
 # **Medium, 10 minutes.** Why it matters: with this test in hand you can change anything in a model and know within a second
-# whether it still is one. Write `leaks(model, tokens, order)` that returns a boolean tensor of shape `(N, N)`: True at
+# whether it is still honest. Write `leaks(model, tokens, order)` that returns a boolean tensor of shape `(N, N)`: True at
 # `[p, q]` if changing token `p` moves output `q` although strict causality forbids it. `model(tokens, order)` gives logits
 # of shape `(1, N, V)` in text order, `tokens` has shape `(1, N)`, and `model.config.vocab_size` is V.
 
@@ -425,7 +429,7 @@ figures.leaks(changes, words, order)
 #
 # ### Break it
 #
-# Here is a leak of your own. Prefix aggregation reads under $M^{c}$, as if `<` had been typed as `<=`; all attention is right.
+# Here is one more leak. Prefix aggregation reads under $M^{c}$, as if `<` had been typed as `<=`; all attention is right.
 # Run the cell, then repair it (`strictly=True`) and run it again: no leak is left.
 
 
@@ -454,7 +458,7 @@ figures.leaks(broken, words, order)
 # ## In the paper, and what we simplified
 #
 # This is section 3 of *Auto-Regressive Masked Diffusion Models* (Karami and Ghodsi, arXiv 2601.16971), equations (5), (6) and
-# (7). Three things are ours, as the paper leaves them open: BOS, which gives the first block something to read; the norm behind
+# (7). Three things are ours, as the paper leaves them open: BOS, which gives the first block something to read; the norm after
 # $G^0$; and sinusoids with short waves as the start of $PE$, without which the model hardly learns. Two streams were first
 # used for permuted orders by XLNet (Yang et al., 2019), whose targets start from one trained vector and know their position
 # through attention alone. Our one-layer example left out dropout and the second half of the layers, where nothing can leak

@@ -20,7 +20,7 @@ lab.start("03")
 # ## Where we are going
 #
 # Sixteen children's tales, fresh from a grammar that knows the true probability of each. Three shipped models of the same layers
-# say what they think of them: ARMD, which has one price for every order of writing; AR, an autoregressive transformer; and
+# say what they think of them: ARMD, which has a price for each order of writing; AR, an autoregressive transformer; and
 # MDLM, *masked diffusion* (Sahoo et al., 2024), which can only say *at most*. Less is better; the dashed line is the truth.
 
 # %%
@@ -94,7 +94,8 @@ first
 # ### A world small enough to count
 #
 # With 3 tokens and texts of 4 there are $3^4 = 81$ texts, the whole *world*. If the prices are honest probabilities, they sum to 1 over
-# the world. Here is an untrained ARMD, its weights made large so that it has strong opinions.
+# the world. Here is an untrained ARMD, its weights made large so that it has strong opinions. Beside the sum we show the price
+# of one text, 2011, the tokens 2, 0, 1, 1.
 #
 # **Under the order of two strided streams, tokens are made in pairs that cannot see each other. What is the sum of $p$ over all 81 texts?**
 #
@@ -140,7 +141,7 @@ with torch.no_grad():
 lab.show_source(nll)
 
 # %% [markdown]
-# ## 2. Exact does not mean low
+# ## 2. Any order may be asked
 #
 # Any order can be *asked*. Whether the answer is good depends on what was learnt. The shipped ARMD was trained left to right,
 # then with 5 of 160 tokens shuffled, then in streams.
@@ -148,7 +149,7 @@ lab.show_source(nll)
 # **We ask it for the price of a tale with all 160 tokens in random order. What does it say, in nats a tale?** (Left to right it was below 50.)
 #
 # - **a** about 50
-# - **b** as much as masked diffusion, above
+# - **b** about as much as MDLM in the bars above
 # - **c** more than 300
 
 # %%
@@ -216,7 +217,9 @@ second
 # <details><summary>Hint 2</summary><code>torch.logsumexp(-nats, 0)</code> takes the largest term out before it calls exp.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# In the small world all $4! = 24$ orders can be asked. (The next cell holds the formula once more, so that the lesson goes on
+# ### All orders of the small world
+#
+# There all $4! = 24$ orders can be asked. (The next cell holds the formula once more, so that the lesson goes on
 # without your answer; try first.)
 
 # %%
@@ -234,7 +237,7 @@ sorted_prices = by_order[:, 58].sort().values
 shown = {"one order": [(k + 1, float(value)) for k, value in enumerate(sorted_prices)]}
 both = {"bound, mean of nats": float(at_most[58]), "exact, mean of p": float(exact[58])}
 lab.report(**both)
-lesson_figures.lines(shown, title="One text, 24 orders", x="order, cheapest first", y="nats of 2011", levels=both)
+lesson_figures.lines(shown, title="One text, 24 orders", x="order, cheapest first", y="nats of text 2011", levels=both)
 
 # %% [markdown]
 # The exact price leans to the cheap orders, for they hold most of the probability. The bound does not, and gives away the
@@ -277,7 +280,9 @@ third
 # <details><summary>Hint 2</summary>Multiplying by <code>is_masked</code> keeps the masked tokens.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# Do not believe it, enumerate it. Text 2011 has $2^4 - 1 = 15$ states with something masked. A state with $k$ masked tokens
+# ### Do not believe it, enumerate it
+#
+# Text 2011 has $2^4 - 1 = 15$ states with something masked. A state with $k$ masked tokens
 # comes with chance $\frac14 \cdot 1 / \binom{4}{k}$: $k$ first, then which.
 
 # %%
@@ -322,7 +327,7 @@ lesson_figures.lines(means, title="One tale by MDLM", x="random orders K", y="na
 
 # %% [markdown]
 # The orders lie far apart, and the log-mean-exp creeps down towards the cheapest as more are drawn; with 8 of $160!$ orders it is
-# still too high, so it too is an upper estimate, only a tighter one. That is why the package's figures say which of the two they
+# still too high on average, so it too is an upper estimate, only a tighter one. That is why the package's figures say which of the two they
 # are, and from how many orders.
 #
 # ## 6. Why one pass learns faster
@@ -428,7 +433,7 @@ lesson_figures.lines(
 # This is the second half of section 3 of *Auto-Regressive Masked Diffusion Models* (Karami and Ghodsi, arXiv 2601.16971), and the
 # difference between the kinds of rows in its Table 3. The bound is eq. (10) of MDLM (Sahoo et al., 2024), in the form that draws the
 # number of masked tokens; the exact figure of masked diffusion by many orders is that of Eso-LMs (Sahoo et al., 2025). In rows that are
-# padded, ARMD pays for padding where text, made later, saw it ([lesson X1](x1_tales.ipynb)), and MDLM for all of it: a small
+# padded, ARMD pays for padding that text made later has seen ([lesson X1](x1_tales.ipynb)), and MDLM for all of it: a small
 # disadvantage, as padding is easy. Our learning curves are of a toy; the tables of the [README](../README.md) have real text.
 
 # %%

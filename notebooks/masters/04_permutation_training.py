@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 Permutation training
 #
-# [Open in Colab]({COLAB}) · 50 minutes to read and do, two to four to run on a CPU · [back: 03](03_one_pass_likelihood.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 50 minutes to read and do, two to four to run on a CPU · [back: 03](03_one_pass_likelihood.ipynb) · [next: 05](05_parallel_streams.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
@@ -62,8 +62,8 @@ lesson_figures.lines(way, title="ARMD on the Python manual", x="step", y="nats a
 # with what is easy:
 #
 # 1. **left to right**, for $i_{AR}$ steps: learn the language;
-# 2. **shuffled**: a few positions, drawn at random, exchange their places in the order. Their number $\rho$ grows from 1 to
-#    its final value at step $i_{perm}$, and stays: learn to jump;
+# 2. **shuffled**: a few positions, drawn at random, exchange their places in the order. Their number grows from 1
+#    to $\rho$ at step $i_{perm}$, and stays: learn to jump;
 # 3. **in streams**: *strided* orders, as at the right of the first picture in lesson 01, the number of streams $S$ drawn anew at every step: learn to write in parallel.
 #
 # Here is the plan of this lesson's model: 900 steps, rows of 64 tokens, at the end 16 of them shuffled.
@@ -92,7 +92,7 @@ curriculum(plan, recipe.steps)
 # the number of shuffled tokens at a step, a whole number: 0 before `i_ar`; from step `i_ar` on it grows evenly from 1, and
 # is `rho` at the last step before `i_perm`; from then on it stays `rho`. Between, round down:
 #
-# $$\rho(\text{step}) = 1 + \Big\lfloor (\rho - 1)\, \frac{\text{step} - i_{AR}}{i_{perm} - i_{AR} - 1} \Big\rfloor$$
+# $$n(\text{step}) = 1 + \Big\lfloor (\rho - 1)\, \frac{\text{step} - i_{AR}}{i_{perm} - i_{AR} - 1} \Big\rfloor$$
 #
 # Mind a `rho` of 0, which shuffles nothing, and a ramp of one step, which has nothing to divide by.
 
@@ -146,7 +146,9 @@ second
 # <details><summary>Hint 2</summary>Their places are the same positions, sorted: write the one into the other.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# What the plan does to the order, from the package's own curriculum. Each stripe is the order of one row at one step: smooth colour is
+# ### What the plan does to the order
+#
+# The orders come from the package's own curriculum. Each stripe is the order of one row at one step: smooth colour is
 # left to right, specks are jumps, and streams look like what they are.
 
 # %%
@@ -169,7 +171,8 @@ lesson_figures.orders(positions, rows, "The order at six steps")
 #
 # The corpus is 4,000 children's tales, told by the lab's grammar. The cockpit below shows loss, held-out price and what is being
 # taught. **Press Play and watch**, or run the cells that follow: they train the same model phase by phase, and the cockpit
-# follows. (Have you pressed *Play*? Then *Pause* before you run on; the cells take over where it stopped.)
+# follows. (Have you pressed *Play*? Then *Pause* before you run on: the cells take over where it stopped. The table
+# of all phases wants a model that has not trained yet; *Kernel, Restart* gives you one.)
 
 # %%
 session = Session.begin(recipe, f"{tempfile.mkdtemp()}/run")
@@ -199,7 +202,7 @@ lab.predict("first-streams", guess="c")
 # - **c** higher
 
 # %%
-lab.predict("what-is-forgotten", guess="b")
+lab.predict("price-of-shuffled", guess="b")
 
 # %%
 held_out = Text(session.held_out.ids[: 64 * 128], 0)
@@ -256,8 +259,8 @@ lab.report(
 lesson_figures.table(prices, title="What each phase did", unit="nats a token")
 
 # %% [markdown]
-# Read it row by row. *Left to right* lowers its own column most. The *ramp* and the *shuffled* phase lower all, and the second column most
-# against what it was. *Streams* lower the last two columns, and in the second column something is lost: what is not practised is
+# Read it row by row. *Left to right* lowers its own column most. The *ramp* and the *shuffled* phase lower all, and the second column by
+# most nats. *Streams* lower all but the second column, and there something is lost: what is not practised is
 # forgotten. (The last digits differ from machine to machine, and what they say does not.)
 #
 # And the loss of every step, as the cockpit drew it:
@@ -271,13 +274,13 @@ lesson_figures.lines(
 
 # %% [markdown]
 # The two curves do not show the same thing. The training loss is the price of the orders *being taught*. While the ramp makes them
-# harder (steps 112 to 300) it stands still, though the model learns fast, as the held-out price shows, which is left to right
+# harder (steps 112 to 300) it hardly moves, though the model learns fast, as the held-out price shows, which is left to right
 # throughout. At step 750 it drops, and nothing has been learnt in that moment: the questions have become easier. Whoever compares
 # a curve of ARMD with one of an AR model must compare held-out prices under one order.
 #
 # The break in the manual's curve, at the top of this lesson, is of another kind: it *is* a held-out price, and it rose. Where streams
 # begin, the schedule of the learning rate starts anew, and large steps shake what was settled; and of the orders that follow only
-# one in four is left to right. And what does our model write?
+# one in four is left to right. And what does our model write? (`<|endoftext|>` stands between two tales.)
 
 # %% tags=["nbval-ignore-output"]
 print(session.sample())
@@ -336,7 +339,7 @@ gain = by_curriculum["left to right"]["4 streams"] - by_curriculum["shuffled"]["
 lab.report(in_4_streams_shuffled_pays_less_than_left_to_right=gain > 0.1)
 
 # %% tags=["nbval-ignore-output"]
-lesson_figures.table(by_curriculum, title="Rows were taught, columns are asked", unit="nats a token")
+lesson_figures.table(by_curriculum, title="Taught in rows, asked in columns", unit="nats a token")
 
 # %% [markdown]
 # Every order is learnt best by practising it: the diagonal wins. But look off the diagonal, at the column *4 streams*. The model that was
