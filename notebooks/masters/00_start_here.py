@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 00 Start here
 #
-# [Open in Colab]({COLAB}) · 15 minutes to read and do, a few seconds to run on a CPU · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 15 minutes to read and do, a few seconds to run on a CPU · [next: 01](01_masking_is_an_order.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #

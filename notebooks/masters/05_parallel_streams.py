@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 Parallel streams
 #
-# [Open in Colab]({COLAB}) · 45 minutes to read and do, less than a minute to run on a CPU · [back: 04](04_permutation_training.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 45 minutes to read and do, less than a minute to run on a CPU · [back: 04](04_permutation_training.ipynb) · [next: 06](06_exact_parallel.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 06 Exact and parallel
 #
-# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 05](05_parallel_streams.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 05](05_parallel_streams.ipynb) · [next: 07](07_infill_and_edit.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #

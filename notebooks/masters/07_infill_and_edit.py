@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07 Infill and edit
 #
-# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 06](06_exact_parallel.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 45 minutes to read and do, about a minute to run on a CPU · [back: 06](06_exact_parallel.ipynb) · [next: 08](08_the_tables.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #

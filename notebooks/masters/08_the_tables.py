@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 08 The tables
 #
-# [Open in Colab]({COLAB}) · 50 minutes to read and do, about two minutes to run on a CPU · [back: 07](07_infill_and_edit.ipynb) · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 50 minutes to read and do, about two minutes to run on a CPU · [back: 07](07_infill_and_edit.ipynb) · [next: X1](x1_tales.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
