@@ -1,4 +1,7 @@
-"""Laws of lessons in a browser: they open, run, show their pictures with words, and stay on this machine."""
+"""Laws of lessons in a browser: they open, run, show their pictures with words, and stay on this machine.
+
+On the light page every lesson is run; on the dark one it is looked at as it is stored, which is how a reader finds it.
+"""
 
 from pathlib import Path
 
@@ -11,13 +14,15 @@ SCROLLED = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
-def test_a_lesson_runs_in_jupyterlab_without_a_fault_and_without_the_network(page, jupyterlab, lesson):
+def test_a_lesson_opens_and_runs_in_jupyterlab_without_a_fault_and_without_the_network(page, jupyterlab, lesson):
     url, token, theme = jupyterlab
     page.goto(f"{url}/lab/tree/{lesson}?reset&token={token}")  # no tab of an earlier lesson stays open
     page.wait_for_function(f"{STATUS} === 'idle'", timeout=60_000)
-    page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
-    assert page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 'ran')") == "ran"
-    page.wait_for_function(f"{STATUS} === 'idle'", timeout=1000 * SECONDS.get(lesson[:2], 120))
+    if theme == "light":
+        page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        ran = page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => 'ran')")
+        assert ran == "ran"
+        page.wait_for_function(f"{STATUS} === 'idle'", timeout=1000 * SECONDS.get(lesson[:2], 120))
 
     page.evaluate(f"{SCROLLED} = 0")
     page.wait_for_timeout(500)
