@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from armdlab.widgets.pulled import RECORDED, PulledView
 from armdlab.widgets.runs import whole
 
 MOST_STREAMS = 16  # drafts of a window that are still read side by side
-DRAWN = 10  # calls that a picture holds
+DRAWN = 8  # calls that a picture holds
 
 
 class AcceptanceView(PulledView):
@@ -101,15 +102,17 @@ class AcceptanceView(PulledView):
         self.asked = {name: self._judged[name] for name in ("streams", "seed")}
 
     def picture(self) -> Picture:
-        """Some calls from the middle of the run: what was kept, drawn anew, judged again."""
-        calls, shown, first = self.verified["calls"], [], 0
-        start = max(0, (len(calls) - DRAWN) // 2)
-        for number, call in enumerate(calls):
-            drafts, made = [draft["piece"] for draft in call["drafts"]], n_made(call)
-            if start <= number < start + DRAWN:
-                tokens = [*drafts[: call["passed"]], call["redrawn"]][:made]
-                shown.append((first, _words(drafts), _words(tokens)))
-            first += made
+        """Calls in a row that keep about half of their drafts: what was kept, drawn anew, judged again."""
+        calls = self.verified["calls"]
+        firsts = list(accumulate((n_made(call) for call in calls), initial=0))
+        half = DRAWN * self.verified["streams"] / 2
+        starts = range(max(1, len(calls) - DRAWN + 1))
+        start = min(starts, key=lambda at: abs(firsts[min(at + DRAWN, len(calls))] - firsts[at] - half))
+        shown = []
+        for first, call in list(zip(firsts, calls, strict=False))[start : start + DRAWN]:
+            drafts = [draft["piece"] for draft in call["drafts"]]
+            tokens = [*drafts[: call["passed"]], call["redrawn"]][: n_made(call)]
+            shown.append((first, _words(drafts), _words(tokens)))
         title = f"{1 + len(calls)} calls, of which the first only drafts"
         return acceptance_figures.acceptance(shown, title, number=start + 2)
 

@@ -306,8 +306,8 @@ lab.report(**{name.replace(",", ""): f"{nats.sum(-1).mean():.2f} nats a row" for
 
 # %% [markdown]
 # The difference of the last two estimates what is lost because tokens of a call are blind to each other, 40 tokens apart; that of the last and the first, what it
-# costs to begin in the middle. Which is larger? (With one reserve: the model was trained in streams, and never practised the last
-# order, so the estimate may be too low, and even fall below 0.)
+# costs to begin in the middle. Which is larger? (With one reserve: the model practised the last order half as often as
+# streams, so the estimate may be too low.)
 #
 # ## 5. Streams that wait
 #
