@@ -170,7 +170,9 @@ def lines(
     return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.")
 
 
-def bars(values: Mapping[str, float], *, title: str, x: str, levels: Mapping[str, float] | None = None) -> Picture:
+def bars(
+    values: Mapping[str, float], *, title: str, x: str, levels: Mapping[str, float] | None = None, digits: int = 1
+) -> Picture:
     """Bars with their numbers, over levels that are known.
 
     Args:
@@ -178,21 +180,22 @@ def bars(values: Mapping[str, float], *, title: str, x: str, levels: Mapping[str
         title: of the figure.
         x: name and unit of the lengths.
         levels: name -> place of a dashed line.
+        digits: how many are written behind the point.
     """
     figure = Figure(figsize=(8.5, 1.3 + 0.32 * len(values)), layout="constrained")
     axes = figure.subplots()
     axes.barh(list(values), list(values.values()), color=PALETTE[0])
     for name, value in values.items():
-        axes.annotate(f" {value:.1f}", (value, name), va="center", fontsize=9, color=INK)
+        axes.annotate(f" {value:.{digits}f}", (value, name), va="center", fontsize=9, color=INK)
     for i, (name, place) in enumerate((levels or {}).items()):
-        axes.axvline(place, color=PALETTE[6], linestyle=("--", ":", "-.")[i % 3], label=f"{name}: {place:.1f}")
+        axes.axvline(place, color=PALETTE[6], linestyle=("--", ":", "-.")[i % 3], label=f"{name}: {place:.{digits}f}")
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(x, fontsize=9, color=INK)
     if levels:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _dress(axes, title, "")
-    said = "; ".join(f"{name}: {value:.1f}" for name, value in ({**values, **(levels or {})}).items())
+    said = "; ".join(f"{name}: {value:.{digits}f}" for name, value in ({**values, **(levels or {})}).items())
     return Picture.of(figure, f"Bars of {x}. {said}.")
 
 

@@ -31,7 +31,7 @@ def bars(table: Table) -> Picture:
     axes.set_yticks(range(len(cells)), [f"{line}: {column}" for line, column, _ in cells], fontsize=8)
     axes.invert_yaxis()
     log_scale(axes, "x")
-    axes.set_xlabel("perplexity (log scale; bars are one standard error)")
+    axes.set_xlabel("perplexity (log scale; whiskers are one standard error)")
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     listed = "; ".join(f"{line}, {column}: {cell.value:.2f}" for line, column, cell in cells)
