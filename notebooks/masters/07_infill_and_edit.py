@@ -139,7 +139,7 @@ second
 # <details><summary>Hint 2</summary>Of the factors of the chain rule only those behind what is known belong to the filling.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 #
-# Is it exact? A small world can be counted: 4 tokens, texts of 5, two of them known, so 64 fillings. Under each order their chances must sum to 1.
+# Is it exact? A small world can be counted: a vocabulary of 4, texts of 5 tokens, two tokens known, so $4^3 = 64$ fillings. Under each order their chances must sum to 1.
 # (`filling_nll` is exercise 2 in the package, in nats.)
 
 # %%
@@ -242,8 +242,8 @@ for at, chance in true.items():
     print(f"{read(ids[at : at + 1])}: left side {alone:.2f}, both sides {whole:.2f}, truth of both sides {exact:.2f}")
 
 # %% [markdown]
-# *rug* and *Saturday* are settled by what follows. *wonderful* is one of five words that would all fit, and *brave* one of eleven: ln 5 and ln 11 nats are all that even a perfect
-# model could reach there. Now all 121 words, and a picture of the twelve that are dearest from the left:
+# *rug* and *Saturday* are settled by what follows. *wonderful* is one of five words that would all fit, and *brave* one of eleven: ln 5 and ln 11 nats are the least that even a perfect
+# model can pay there. Now all 121 words, and a picture of the twelve that are dearest from the left:
 
 # %%
 for name, chosen in {"above 1 nat": left > 1, "below 0.1 nats": left < 0.1}.items():
@@ -262,7 +262,7 @@ two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dear
 #
 # ## 4. Two ways to ask the same question
 #
-# Which of some alternatives belongs into a gap? Way one: the price of the gap, given the rest, as above. Way two: put each alternative $a$ into the text and take the price of the **whole text**,
+# Which of some alternatives belongs in a gap? Way one: the price of the gap, given the rest, as above. Way two: put each alternative $a$ into the text and take the price of the **whole text**,
 # in any order at all. By the definition of conditional probability
 #
 # $$p(a \mid \text{rest}) = \frac{p(\text{text with } a)}{\sum_b p(\text{text with } b)}$$
@@ -356,7 +356,7 @@ for seed in range(400, 416):
         whole[way] += not tales.check(tokenizer.decode(filled.tolist()))
         same[way] += int((filled == text)[hidden].sum())
 print("\n".join(f"{way}: {whole[way]} tales without a fault, {same[way]} words as they stood" for way in ways))
-lesson_figures.bars(same, title="Six words left out of each of 16 tales", x="words as they stood, of 96")
+lesson_figures.bars(same, title="Six words left out of each of 16 tales", x="words as they stood, of 96", digits=0)
 
 # %% [markdown]
 # Which order is best is a question to the model and its training, and this is how to put it. Weighing whole texts costs eight fillings and one more pass; it helps wherever
