@@ -155,7 +155,8 @@ def _violations(axes: Axes, report: TaleReport) -> None:
         rows = written.validity.violations.values()
         counts = [sum(row[column] for row in rows) for column in range(1, len(DISTANCES) + 1)]
         per_hundred = [100 * count / written.validity.parses.whole for count in counts]
-        axes.plot(bins, per_hundred, marker="os^Dv"[i % 5], color=PALETTE[(5, 6, 2, 3, 1)[i % 5]], label=written.writer)
+        style = {"marker": "os^Dv"[i % 5], "color": PALETTE[(5, 6, 2, 3, 1)[i % 5]]}
+        axes.plot(bins, per_hundred, **style, markersize=max(3, 12 - 4 * i), label=written.writer)  # none hides another
     _dress(axes, "Broken agreements", "in 100 texts")
     axes.set_xlabel("words between the two mentions", fontsize=9, color=INK)
     axes.set_ylim(bottom=0)

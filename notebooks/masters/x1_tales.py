@@ -1,7 +1,7 @@
 # %% [markdown]
 # # X1 Tales whose truth is known
 #
-# [Open in Colab]({COLAB}) · 35 minutes to read and do, under a minute to run on a CPU · [all lessons](README.md)
+# [Open in Colab]({COLAB}) · 35 minutes to read and do, under a minute to run on a CPU · [back: 08](08_the_tables.ipynb) · [all lessons](README.md)
 #
 # After this lesson you will be able to
 #
@@ -52,7 +52,8 @@ print(textwrap.fill(tale.text, 100))
 TaleReader(7)
 
 # %% [markdown]
-# Without the reader, the same list in plain text. Each line is one choice, with its probability given the choices before.
+# Without the reader, the same list in plain text. Each line is one choice, with its probability given the choices before. A wording that has no name is called by
+# its place: `lost.txt:21` is line 21 of that file in [data/tales](../data/tales/README.md), where the grammar stands.
 
 # %%
 for number, step in enumerate(steps(tale.text), 1):
