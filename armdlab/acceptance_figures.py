@@ -14,7 +14,7 @@ from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
 KEPT, REDRAWN, REFUSED = PALETTE[0], PALETTE[1], PAPER
 
 
-def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8) -> Picture:
+def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8, draft: int | None = None) -> Picture:
     """Why the rule is exact: what p and q share is kept, what p has more is drawn anew.
 
     Args:
@@ -22,9 +22,12 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8) -> Pi
         q: float (V,), chances of the drafter.
         words: V words.
         shown: how many words are drawn, those that p or q holds likeliest.
+        draft: the word that q drew, which is marked, and drawn in any case; None where there was none.
     """
     both, surplus, excess = p.minimum(q), (p - q).clamp(min=0), (q - p).clamp(min=0)
     likeliest = p.maximum(q).topk(min(shown, len(p))).indices.tolist()
+    if draft is not None and draft not in likeliest:
+        likeliest[-1] = draft
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
     axes = figure.subplots()
     for x, v in enumerate(likeliest):
@@ -32,7 +35,8 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8) -> Pi
         axes.bar(x, low, color=KEPT, edgecolor=INK, linewidth=0.6)
         axes.bar(x, more, bottom=low, color=REDRAWN, edgecolor=INK, linewidth=0.6)
         axes.bar(x, less, bottom=low, color=REFUSED, edgecolor=INK, linewidth=0.6, hatch="///")
-    axes.set_xticks(range(len(likeliest)), [words[v] for v in likeliest], fontsize=9)
+    named = [f"{words[v]}\n(drafted, q = {q[v]:.1g})" if v == draft else words[v] for v in likeliest]
+    axes.set_xticks(range(len(likeliest)), named, fontsize=9)
     labels = {
         f"p and q: kept, {float(both.sum()):.2f} in all": (KEPT, ""),
         f"p only: drawn anew, {float(surplus.sum()):.2f}": (REDRAWN, ""),
@@ -55,7 +59,7 @@ def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title:
         number: of the first of these calls.
     """
     start, stop = calls[0][0], max(first + len(drafts) for first, drafts, _ in calls)
-    figure = Figure(figsize=(1.6 + 0.8 * (stop - start), 1.2 + 0.46 * len(calls)), layout="constrained")
+    figure = Figure(figsize=(1.2 + 0.86 * (stop - start), 1.2 + 0.5 * len(calls)), layout="constrained")
     axes = figure.subplots()
     n_kept = n_redrawn = 0
     for y, (first, drafts, made) in enumerate(calls):
@@ -67,7 +71,7 @@ def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title:
             x = first - start + k
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1.5))
             text = f"not {draft}\n{made[k]}" if is_redrawn else f"{draft}?" if face == FAINT else draft
-            axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=INK)
+            axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color=INK)
     axes.set_xlim(-0.5, stop - start - 0.5)
     axes.set_ylim(len(calls) - 0.5, -0.5)
     axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)

@@ -23,7 +23,7 @@ from armdlab.widgets.pulled import RECORDED, PulledView
 from armdlab.widgets.runs import whole
 
 MOST_STREAMS = 16  # drafts of a window that are still read side by side
-DRAWN = 8  # calls that a picture holds
+DRAWN = 6  # calls that a picture holds
 
 
 class AcceptanceView(PulledView):
