@@ -258,6 +258,8 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words, draft=draft)
 
 # %% [markdown]
+# The draft itself may be a rare word whose bar is too low to be seen: each is rare, but there are many, and 160 tokens are drafted.
+#
 # ### Call by call
 #
 # Now all calls of such a run, one at a time. Three things to try:
