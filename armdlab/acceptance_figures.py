@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, dress
 
 KEPT, REDRAWN, REFUSED = PALETTE[0], PALETTE[1], PAPER
 
@@ -44,7 +43,7 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8, draft
     }
     handles = [Rectangle((0, 0), 1, 1, facecolor=face, hatch=hatch, edgecolor=INK) for face, hatch in labels.values()]
     axes.legend(handles, labels, fontsize=8, frameon=False)
-    _dress(axes, "One draft, all tokens: what is refused (hatched) is as much as is drawn anew (orange)", "chance")
+    dress(axes, "One draft, all tokens: what is refused (hatched) is as much as is drawn anew (orange)", "chance")
     said = "; ".join(f"{words[v]}: p {p[v]:.2f}, q {q[v]:.2f}" for v in likeliest[:4])
     return Picture.of(figure, f"Bars of chances, p against q. {', '.join(labels)}. {said}.")
 
@@ -75,7 +74,7 @@ def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title:
     axes.set_xlim(-0.5, stop - start - 0.5)
     axes.set_ylim(len(calls) - 0.5, -0.5)
     axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)
-    _dress(axes, f"{title}: kept (blue), drawn anew (orange, with not), judged again (grey, with ?)", "call")
+    dress(axes, f"{title}: kept (blue), drawn anew (orange, with not), judged again (grey, with ?)", "call")
     axes.set_xticks(range(0, stop - start, 4), range(start, stop, 4))
     axes.set_yticks(range(len(calls)), range(number, number + len(calls)))
     axes.tick_params(length=0)
@@ -102,14 +101,6 @@ def agreement(exact: Tensor, shares: Mapping[str, Tensor], title: str) -> Pictur
     axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1))
     axes.set_xlabel("exact chance of a text, one token after another (from 0.0001)", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _dress(axes, title, "share of samples")
+    dress(axes, title, "share of samples")
     said = "; ".join(f"{name}: at most {float((share - exact).abs().max()):.3f}" for name, share in shares.items())
     return Picture.of(figure, f"Dots of {len(exact)} texts, share against exact chance. Off the diagonal by {said}.")
-
-
-def _dress(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_ylabel(unit, fontsize=9, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)

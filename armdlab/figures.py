@@ -234,6 +234,15 @@ def _grid(axes: Axes, columns: int, rows: int, title: str, size: int = 11) -> No
     axes.set_title(title, fontsize=size, color=INK, loc="left", pad=10)
 
 
+def dress(axes: Axes, title: str, unit: str = "", *, size: int = 8) -> None:
+    """Give axes the house's looks: a title, the name and unit of the vertical axis, ticks of a size, no frame."""
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.set_ylabel(unit, fontsize=9, color=INK)
+    axes.tick_params(labelsize=size, colors=INK)
+    axes.set_facecolor(PAPER)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def log_scale(axes: Axes, which: str) -> None:
     """Make an axis, "x" or "y", logarithmic, with 1, 2, 5, 10, 20 on it, as people write numbers."""
     getattr(axes, f"set_{which}scale")("log")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, dress
 
 LEFT, BOTH, TRUTH = PALETTE[6], PALETTE[5], INK
 
@@ -33,7 +32,7 @@ def two_sides(words: Sequence[str], left: Sequence[float], both: Sequence[float]
     axes.set_xlim(left=-0.15)
     axes.set_xlabel("nats of the word; a line to the left: the right side helps", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _dress(axes, title)
+    dress(axes, title, size=9)
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     n = sum(after < before for before, after in zip(left, both, strict=True))
@@ -64,15 +63,8 @@ def alternatives(found: Mapping[str, Mapping[str, Sequence[float]]], words: Mapp
         axes.invert_yaxis()
         axes.set_xlim(0, 1.02)
         axes.set_xlabel("chance among these", fontsize=9, color=INK)
-        _dress(axes, gap)
+        dress(axes, gap, size=9)
         best = {way: words[gap][max(range(len(v)), key=list(v).__getitem__)] for way, v in ways.items()}
         said.append(f"{gap}: " + ", ".join(f"{way} prefers {word}" for way, word in best.items()))
     panels[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return Picture.of(figure, f"Bars of chances for alternatives in {len(found)} gaps. {'; '.join(said)}.")
-
-
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.tick_params(labelsize=9, colors=INK)
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, log_scale
+from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, dress, log_scale
 from armdlab.masks import may_see, strictly_causal_mask
 from armdlab.orders import GenerationOrder
 
@@ -73,19 +72,20 @@ def kernels(tables: Mapping[str, Tensor], *, at: int, reach: int, order: Generat
     """
     figure = Figure(figsize=(9.8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+    tables = {name: table / table[at].norm() for name, table in tables.items()}  # weights in one unit, in both panels
     first, table = next(iter(tables.items()))
     pe = table[order.positions + 1]
-    kernel = (pe @ pe.T / (table[at] @ table[at])).masked_fill(~strictly_causal_mask(order), 0)
+    kernel = (pe @ pe.T).masked_fill(~strictly_causal_mask(order), 0)
     size = float(kernel.abs().max())
     image = left.imshow(kernel.numpy(), cmap="PuOr", vmin=-size, vmax=size)
     bar = figure.colorbar(image, ax=left, shrink=0.85)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.set_label("weight, 1 at distance 0", fontsize=9, color=INK)
     left.set_xlabel("token i, by rank", fontsize=9, color=INK)
-    _dress(left, f"$(PE\\,PE^T) * M^{{sc}}$, {first}", "target n, by rank")
+    dress(left, f"$(PE\\,PE^T) * M^{{sc}}$, {first}", "target n, by rank")
     listed = []
     for i, (name, table) in enumerate(tables.items()):
-        weights = (table @ table[at]) / (table[at] @ table[at])
+        weights = table @ table[at]
         shown = range(max(0, at - reach), min(len(table), at + reach + 1))
         right.plot(
             [p - at for p in shown],
@@ -99,7 +99,7 @@ def kernels(tables: Mapping[str, Tensor], *, at: int, reach: int, order: Generat
     right.axhline(0, color=INK, linewidth=0.8)
     right.set_xlabel("distance i - n in the text, in tokens", fontsize=9, color=INK)
     right.legend(fontsize=8, frameon=False)
-    _dress(right, f"The weight of token i for target n = {at}", r"$\langle PE_n, PE_i\rangle$, 1 at distance 0")
+    dress(right, f"The weight of token i for target n = {at}", r"$\langle PE_n, PE_i\rangle$, 1 at distance 0")
     return Picture.of(
         figure,
         f"A matrix of weights, nothing on and above its staircase; and weights by distance. {'; '.join(listed)}.",
@@ -122,7 +122,7 @@ def reading(weights: Tensor, rows: Sequence[str], columns: Sequence[str], title:
     figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8, colors=INK)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=60, ha="right", rotation_mode="anchor")
-    _dress(axes, title, "")
+    dress(axes, title)
     tops = [
         f"{row} reads {columns[int(line.argmax())]} most, {float(line.max()):.2f}"
         for row, line in zip(rows, weights, strict=True)
@@ -164,7 +164,7 @@ def lines(
         log_scale(axes, "y")
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _dress(axes, title, y)
+    dress(axes, title, y)
     said = "; ".join(f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in series.items())
     known = "".join(f"; {name} at {height:.2f}" for name, height in (levels or {}).items())
     return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.")
@@ -194,7 +194,7 @@ def bars(
     axes.set_xlabel(x, fontsize=9, color=INK)
     if levels:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _dress(axes, title, "")
+    dress(axes, title)
     said = "; ".join(f"{name}: {value:.{digits}f}" for name, value in ({**values, **(levels or {})}).items())
     return Picture.of(figure, f"Bars of {x}. {said}.")
 
@@ -215,7 +215,7 @@ def calls(words: Sequence[str], scored: Mapping[str, Sequence[bool]]) -> Picture
             axes.text(x, y, f"{word}?" if counts else word, ha="center", va="center", fontsize=10, color=INK)
     axes.set_xlim(-0.5, len(words) - 0.5)
     axes.set_ylim(len(scored) - 0.5, -0.5)
-    _dress(axes, "One row, one network call: scored (orange, with ?) or given", "")
+    dress(axes, "One row, one network call: scored (orange, with ?) or given")
     axes.set_yticks(range(len(scored)), scored, fontsize=9)
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -241,7 +241,7 @@ def orders(positions: Tensor, rows: Sequence[str], title: str) -> Picture:
     bar.ax.tick_params(labelsize=8, colors=INK)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xlabel("rank: when it is made", fontsize=9, color=INK)
-    _dress(axes, title, "")
+    dress(axes, title)
     moved = (positions != torch.arange(N)).sum(-1).tolist()
     said = "; ".join(f"{row}: {count} of {N}" for row, count in zip(rows, moved, strict=True))
     return Picture.of(
@@ -269,7 +269,7 @@ def lanes(values: Tensor, streams: int, *, title: str, unit: str) -> Picture:
     sums = grid.sum(-1).tolist()
     axes.set_yticks(range(streams), [f"stream {s + 1}: {total:+.1f}" for s, total in enumerate(sums)], fontsize=8)
     axes.set_xlabel("place in the stream; 0 is its head", fontsize=9, color=INK)
-    _dress(axes, title, "")
+    dress(axes, title)
     dearest = int(values.argmax())
     listed = "; ".join(f"stream {s + 1} {total:+.2f}" for s, total in enumerate(sums))
     return Picture.of(
@@ -300,7 +300,7 @@ def table(values: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -
             axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=10, color=ink, weight=weight)
     axes.set_yticks(range(len(rows)), rows, fontsize=9)
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
-    _dress(axes, f"{title} ({unit}; light is best of its column)", "")
+    dress(axes, f"{title} ({unit}; light is best of its column)")
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
     said = "; ".join(
@@ -311,11 +311,3 @@ def table(values: Mapping[str, Mapping[str, float]], *, title: str, unit: str) -
 
 def _colour(block: int, of_bos: str = FAINT) -> str:
     return of_bos if block < 0 else PALETTE[block % len(PALETTE)]
-
-
-def _dress(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_ylabel(unit, fontsize=9, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)

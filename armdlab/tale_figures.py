@@ -9,7 +9,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from armdlab.figures import FAINT, INK, PALETTE, Picture
+from armdlab.figures import FAINT, INK, PALETTE, Picture, dress
 from armdlab.grammar import Derivation, Reading
 from armdlab.samples import DISTANCES
 from armdlab.tale_evaluation import TaleReport
@@ -27,7 +27,7 @@ def costs(derivation: Derivation) -> Picture:
     axes.barh(range(len(nats)), nats, color=PALETTE[0])
     axes.set_yticks(range(len(nats)), names)
     axes.invert_yaxis()
-    _dress(axes, f"{len(nats)} choices, {sum(nats):.2f} nats in all", "")
+    dress(axes, f"{len(nats)} choices, {sum(nats):.2f} nats in all")
     axes.set_xlabel("nats, -log of the probability", fontsize=9, color=INK)
     dearest = max(range(len(nats)), key=nats.__getitem__)
     return Picture.of(
@@ -51,7 +51,7 @@ def surprise(nats: Sequence[float], entropy: float) -> Picture:
     axes.axvline(entropy, color=PALETTE[6], label=f"entropy, closed form: {entropy:.2f}")
     axes.axvline(mean, color=INK, linestyle="--", label=f"mean of {len(nats):,} tales: {mean:.2f}")
     axes.set_xlabel("nats a tale, -log p", fontsize=9, color=INK)
-    _dress(axes, "How surprising is a tale?", "tales")
+    dress(axes, "How surprising is a tale?", "tales")
     axes.legend(fontsize=8, frameon=False)
     low, high = min(nats), max(nats)
     return Picture.of(
@@ -83,7 +83,7 @@ def agreements(reading: Reading) -> Picture:
     for kind in kinds:
         axes.plot([], [], color=KINDS[kinds.index(kind) % len(KINDS)], label=kind)
     axes.legend(fontsize=8, frameon=False, ncols=len(kinds), loc="upper left", bbox_to_anchor=(0, -0.18))
-    _dress(axes, f"{len(mentions)} words that follow from earlier ones", "")
+    dress(axes, f"{len(mentions)} words that follow from earlier ones")
     axes.set_yticks([])
     axes.set_xlabel("word of the tale", fontsize=9, color=INK)
     far = max(mentions, key=lambda m: m.distance)
@@ -126,7 +126,7 @@ def _excess(axes: Axes, report: TaleReport) -> None:
     axes.bar(names, heights, color=PALETTE[0], yerr=errors, capsize=4, ecolor=INK, label="all")
     axes.bar(names, padding, color=PALETTE[5], width=0.3, label="NLL of padding")
     axes.axhline(0, color=INK, linewidth=0.8)
-    _dress(axes, "Above the truth (0 is perfect)", "nats a tale")
+    dress(axes, "Above the truth (0 is perfect)", "nats a tale")
     axes.legend(fontsize=8, frameon=False)
 
 
@@ -143,7 +143,7 @@ def _validity(axes: Axes, report: TaleReport) -> None:
         axes.bar(places, [share.value for share in shares], width, yerr=errors, label=name, **style)
     axes.set_xticks(range(len(report.written)), [w.writer.replace(" strided", "") for w in report.written])
     axes.set_ylim(0, 1.15)
-    _dress(axes, "Texts that hold together", "share of all texts")
+    dress(axes, "Texts that hold together", "share of all texts")
     axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
 
 
@@ -157,14 +157,7 @@ def _violations(axes: Axes, report: TaleReport) -> None:
         per_hundred = [100 * count / written.validity.parses.whole for count in counts]
         style = {"marker": "os^Dv"[i % 5], "color": PALETTE[(5, 6, 2, 3, 1)[i % 5]]}
         axes.plot(bins, per_hundred, **style, markersize=max(3, 12 - 4 * i), label=written.writer)  # none hides another
-    _dress(axes, "Broken agreements", "in 100 texts")
+    dress(axes, "Broken agreements", "in 100 texts")
     axes.set_xlabel("words between the two mentions", fontsize=9, color=INK)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
-
-
-def _dress(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_ylabel(unit, fontsize=9, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -180,7 +180,7 @@ function render({ model, el }) {
       show(run.calls.length);
     },
     ended: state,
-    still: () => { if (root.dataset.status !== "failed") renewed(); },
+    still: renewed,
   });
   const halt = () => { if (pull.running()) pull.stop(run.calls.length); };
 

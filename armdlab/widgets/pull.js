@@ -4,10 +4,10 @@ const BUDGET_MS = 120; // of work for one question: long beside the 2 ms that a 
 const QUIET_MS = 6000;
 
 // `took` is given each answer, `ended` how the run ended; `still` is called when no question is open any more, for until
-// then the kernel may tell of steps that the reader has stopped. `alert` is where sentences stand.
+// then the kernel may tell of steps that the reader has stopped; what a failed run left stays. `alert` is where sentences stand.
 function pulling(model, alert, { took, ended, still = () => {} }) {
   const me = Math.random().toString(36).slice(2); // answers reach every view of a widget: each takes its own
-  let number = 0, running = false, paused = false, begun = false, flight = 0, timer = 0;
+  let number = 0, running = false, paused = false, begun = false, failed = false, flight = 0, timer = 0;
   const run = () => `${me}:${number}`;
   const said = () => { alert.textContent = model.get("message"); };
 
@@ -24,11 +24,13 @@ function pulling(model, alert, { took, ended, still = () => {} }) {
     waits();
     said();
     if (running || paused) heard(content);
-    if (!running && !flight) still();
+    if (!running && !flight && !failed) still();
   }
+
   function heard(content) {
     if (content.status === "old" && !begun) return; // a kernel of two threads may take "steps" before "run"
     begun = true;
+    failed = content.status === "failed";
     if (content.status !== "running") running = paused = false;
     if (content.status === "old") alert.textContent = "Another view of this widget took over; this one has stopped.";
     took(content); // also what was on its way when the reader pressed Pause
@@ -43,7 +45,7 @@ function pulling(model, alert, { took, ended, still = () => {} }) {
     if (paused) { paused = false; fill(); return true; }
     number++;
     flight = 0;
-    begun = false;
+    begun = failed = false;
     send("run", { asked, budget_ms: BUDGET_MS });
     fill();
     return true;

@@ -37,7 +37,7 @@ function render({ model, el }) {
       state(name);
       if (!painting) settle();
     },
-    still: () => { if (root.dataset.status !== "failed") renewed(); },
+    still: renewed,
   });
 
   // Steps that came together are spaced out over frames of the screen, so that they are seen one by one.
