@@ -59,6 +59,14 @@ def holds(page, claim, seconds=30):
     return failed
 
 
+def becomes(page, seen, wanted, seconds=15):
+    """Wait until what is seen is what is wanted: the kernel answers when it can, on a busy machine late."""
+    until = time.monotonic() + seconds
+    while seen() != wanted and time.monotonic() < until:
+        page.wait_for_timeout(50)
+    assert seen() == wanted
+
+
 def opened(page, jupyterlab, name, cell):
     """The view that a cell shows, in a notebook of its own."""
     url, token, theme = jupyterlab
