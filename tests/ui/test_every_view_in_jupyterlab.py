@@ -27,17 +27,22 @@ from armdlab.widgets.training_cockpit import TrainingCockpit
 
 Path("cats.txt").write_text("\\n\\n".join(f"The cat number {i} <script>sits</script> on the mat." for i in range(300)))
 sizes = dict(length=32, n_layer=2, n_head=2, d_model=32, vocab_size=300, batch_size=4)
-RECIPE = Recipe(corpus="file:cats.txt", steps=60, **sizes)
+RECIPE = Recipe(corpus="file:cats.txt", steps=400, **sizes)
 views = {}"""
 
 
 PULLED = ["training cockpit", "stream viewer", "race", "acceptance view"]
-COUNTED = """def counted(view):
-    view.begun, begin = 0, view.begin
+# Runs are counted, and go one step in 40 ms: no machine is so fast that a run is over before Stop.
+COUNTED = """import time
+def counted(view):
+    view.begun, begin, advance = 0, view.begin, view.advance
     def begin_and_count(asked):
         view.begun += 1
         return begin(asked)
-    view.begin = begin_and_count
+    def step(seconds):
+        time.sleep(0.04)
+        return advance(0)
+    view.begin, view.advance = begin_and_count, step
 for name in PULLED: counted(views[name])"""
 
 # The kernel answers on two threads, so that on a busy machine the second question may come first: here it always does.
