@@ -162,7 +162,7 @@ def call(function: Callable, *arguments: object) -> tuple[Any, Verdict | None]:
         reason = f"{type(error).__name__}: {error}"
         return None, Verdict(False, f"your function stopped with {reason}; it was called with {given}")
     if result is None or result is ...:
-        return None, Verdict(False, "nothing is returned yet: fill in the stub above, run it, then run this cell again")
+        return None, Verdict(False, "nothing is returned: fill in the stub above, run it, then run this cell again")
     return result, None
 
 

@@ -6,6 +6,7 @@ import inspect
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
+from textwrap import dedent
 from types import FunctionType, ModuleType
 
 import torch
@@ -44,7 +45,7 @@ class Shown:
 
 
 def start(lesson: str, *, seed: int = 0) -> None:
-    """Open a lesson: fix chance, and say in one line what it runs on.
+    """Open a lesson: fix chance, and say what it runs on.
 
     Args:
         lesson: its number, such as "01".
@@ -59,7 +60,7 @@ def start(lesson: str, *, seed: int = 0) -> None:
     _show_views_in_colab()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     versions = f"armdlab {version('armdlab')}, torch {torch.__version__}, Python {platform.python_version()}"
-    print(f"Lesson {lesson}, {LESSONS[lesson]}: {versions}, device {device}, seed {seed}")
+    print(f"Lesson {lesson}, {LESSONS[lesson]}\n{versions}, device {device}, seed {seed}")
 
 
 def _show_views_in_colab() -> None:
@@ -107,7 +108,7 @@ def show_source(thing: FunctionType | type | ModuleType) -> Shown:
     """Show the package's own code, as it is at this moment."""
     thing = inspect.unwrap(getattr(thing, "__func__", thing))
     where = f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else thing.__name__
-    return Shown(f"`{where}`\n\n```python\n{inspect.getsource(thing).rstrip()}\n```")
+    return Shown(f"`{where}`\n\n```python\n{dedent(inspect.getsource(thing)).rstrip()}\n```")
 
 
 def finish(lesson: str, **verdicts: Verdict) -> Shown:

@@ -320,7 +320,7 @@ class ARMD(Transformer):
         return rows
 
     def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
-        """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normalised because it grows with the prefix (ARMD, eq. 6).
+        """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normed, for it grows (ARMD, eq. 6).
 
         Args:
             x: evidence rows X^0 (B, E, D).
@@ -331,7 +331,8 @@ class ARMD(Transformer):
         Returns:
             G^0 (B, T, D), and its positions.
         """
-        x_pe, g_pe = (F.embedding(at, self.position) for at in (x_at, g_at))  # (E, d_pe), (T, d_pe), or with B in front
+        # (E, d_pe), (T, d_pe), or with B in front
+        x_pe, g_pe = F.embedding(x_at, self.position), F.embedding(g_at, self.position)
         return self.prefix_norm(aggregate(g_pe, x_pe, x, masks.target_to_evidence)), g_at
 
 

@@ -23,15 +23,16 @@ def nll(
     order: GenerationOrder | None = None,
     reduction: Reduction = "token_mean",
 ) -> Tensor:
-    """Exact negative log-likelihood of a text under an order, by the chain rule over blocks, from ONE pass.
+    """Exact negative log-likelihood under an order, by the chain rule over blocks, from ONE pass.
 
-    Within a block the tokens are independent given the earlier blocks; that is the model, not an approximation of it.
+    Within a block the tokens are independent given the earlier blocks; that is the model, not an
+    approximation of it.
 
     Args:
         model: what predicts.
         tokens: int64 (B, N) in text order.
         order: who is made when; None for left to right.
-        reduction: "none" for (B, N) in text order, "token_mean" for the mean, "sum" for the sum over all tokens.
+        reduction: "none" for (B, N) in text order, "token_mean" for the mean, "sum" for the sum.
 
     Returns:
         Nats: (B, N), or a scalar.

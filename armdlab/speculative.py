@@ -154,7 +154,8 @@ class _State:
         """One call: judge the drafts, keep what passes, draft on.
 
         Returns:
-            Of the window's ranks, (B, W): text positions, tokens, their log-probabilities, and which were made now.
+            Of the window's ranks, (B, W): text positions, tokens, their log-probabilities,
+            and which were made now.
         """
         W, f = self.W, self.frontier.unsqueeze(-1)
         ranks = f + self.g_offsets
@@ -164,7 +165,8 @@ class _State:
         p = choose.probabilities(p_logits)
 
         # accept x ~ q with chance min(1, p / q)
-        p_x, q_x = (dist.gather(-1, self.drafts.unsqueeze(-1)).squeeze(-1) for dist in (p, self.q))
+        x = self.drafts.unsqueeze(-1)
+        p_x, q_x = p.gather(-1, x).squeeze(-1), self.q.gather(-1, x).squeeze(-1)
         is_given, u = self.is_given.gather(1, window), choose.uniform(p_x.shape).to(p_x.device)
         passes = (u * q_x < p_x) | is_given | (window >= self.N)
         n_passed = passes.int().cumprod(-1).sum(-1, keepdim=True)  # (B, 1)
@@ -173,21 +175,24 @@ class _State:
         # where one failed, draw it from what q left of p
         failed = n_passed.clamp(max=W - 1)
         index = failed.unsqueeze(-1).expand(-1, -1, p.shape[-1])
-        left = (p.gather(1, index) - self.q.gather(1, index)).clamp(min=0)
-        left = torch.where(left.sum(-1, keepdim=True) > 0, left, p.gather(1, index))  # p = q up to rounding
+        p_there = p.gather(1, index)
+        left = (p_there - self.q.gather(1, index)).clamp(min=0)
+        left = torch.where(left.sum(-1, keepdim=True) > 0, left, p_there)  # p = q up to rounding
         redrawn = torch.where(n_passed < W, choose.draw(left), self.drafts.gather(1, failed))
         tokens = self.drafts.scatter(1, failed, redrawn)
         self.made.scatter_(1, window, tokens)
         self.cache.commit(self.x_offsets < n_new)
         if watch:
-            watch(Judgement(at[:, :W], self.drafts, q_x, p_x, u, is_given, window < self.N, n_passed, tokens))
+            inside = window < self.N
+            watch(Judgement(at[:, :W], self.drafts, q_x, p_x, u, is_given, inside, n_passed, tokens))
 
         # the next window: drafts that were not reached, then new ones
         q_new = choose.probabilities(q_logits)
         drafts_new = self._drawn(choose, q_new, f.squeeze(-1) + W)
         shift = n_new + self.g_offsets[:W]
         self.drafts = torch.cat([self.drafts, drafts_new], 1).gather(1, shift)
-        self.q = torch.cat([self.q, q_new], 1).gather(1, shift.unsqueeze(-1).expand(-1, -1, p.shape[-1]))
+        index = shift.unsqueeze(-1).expand(-1, -1, p.shape[-1])
+        self.q = torch.cat([self.q, q_new], 1).gather(1, index)
         self.frontier = (self.frontier + n_new.squeeze(-1)).clamp(max=self.N)
         self.is_first = False
 

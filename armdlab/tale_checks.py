@@ -19,7 +19,7 @@ def nats_of_choices(function: Callable[[list[float]], float]) -> Verdict:
         except Exception as error:  # the learner's own
             return Verdict(False, f"your function stopped with {type(error).__name__}: {error}")
         if found is None:
-            return Verdict(False, "nothing is returned yet: fill in the stub above")
+            return Verdict(False, "nothing is returned: fill in the stub above")
         if not isinstance(found, int | float):
             return Verdict(False, f"a number of nats is wanted; yours is {found!r}")
         nats, mistakes = -tale.log_prob, f"for the {len(probabilities)} choices of tale {seed} "

@@ -136,8 +136,7 @@ class TaleReport:
 
     def __str__(self) -> str:
         """The whole table."""
-        wide = max(len("source"), *(len(column.writer) for column in self.written)) + 2
-        wide = max(wide, 18)
+        wide = max(14, *(len(column.writer) for column in self.written)) + 1  # 14 for "0.463 +- 0.104"
         nats = [
             ("excess, nats a tale", lambda e: f"{e.nats_per_tale:.3f} +- {e.standard_error:.3f}"),
             ("NLL, nats a tale", lambda e: f"{e.nll:.3f} +- {e.nll_standard_error:.3f}"),
@@ -168,7 +167,7 @@ class TaleReport:
 
 
 def _line(name: str, cells: Iterable[object], wide: int) -> str:
-    return f"{name:<24}" + "".join(f"{cell!s:>{wide}}" for cell in cells)
+    return f"{name:<22}" + "".join(f"{cell!s:>{wide}}" for cell in cells)
 
 
 def tale_report(

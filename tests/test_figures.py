@@ -121,7 +121,7 @@ def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
     lab.start("01", seed=3)
     line = capsys.readouterr().out
     assert re.fullmatch(
-        r"Lesson 01, Masking is an order: armdlab \S+, torch \S+, Python \S+, device \w+, seed 3\n", line
+        r"Lesson 01, Masking is an order\narmdlab \S+, torch \S+, Python \S+, device \w+, seed 3\n", line
     )
     assert torch.initial_seed() == 3
     with pytest.raises(ValueError, match=r"^lesson='99' does not exist; choose one of 00, 01"):

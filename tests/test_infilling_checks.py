@@ -21,7 +21,7 @@ def infilling(known):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda known: None, "nothing is returned yet: fill in the stub above, run it, then run this cell again"),
+        (lambda known: None, "nothing is returned: fill in the stub above, run it, then run this cell again"),
         (lambda known: 5, "return a list of 6 whole numbers; yours is 5"),
         (
             lambda known: infilling([not k for k in known]),
@@ -69,7 +69,7 @@ def picked(logits, tokens):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda logits, tokens, known: None, "nothing is returned yet"),
+        (lambda logits, tokens, known: None, "nothing is returned"),
         (
             lambda logits, tokens, known: each(logits, tokens).sum(),
             "you add up all tokens, the known ones too: that is the log-probability of the whole text",
@@ -102,7 +102,7 @@ def test_judge_of_filling_prices_names_the_mistake(function, sentence):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda nats: None, "nothing is returned yet"),
+        (lambda nats: None, "nothing is returned"),
         (
             lambda nats: nats.softmax(-1),
             "for nats [3.0, 1.0, 2.0] you take the softmax of the nats, so that the dearest text is the likeliest",

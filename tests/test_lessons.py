@@ -220,7 +220,7 @@ def right_steps(times):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda times: None, "nothing is returned yet: fill in the stub above"),
+        (lambda times: None, "nothing is returned: fill in the stub above"),
         (lambda times: right_steps(times)[::-1], "your order is reversed: for times [2, 3, 1, 3, 2, 1] it begins with"),
         (
             lambda times: [[j] for step in right_steps(times) for j in step],
@@ -254,7 +254,7 @@ def test_judge_of_orders_passes_the_right_answer_in_any_form():
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda b: None, "nothing is returned yet"),
+        (lambda b: None, "nothing is returned"),
         (lambda b: (b[None] < b[:, None], b[None] < b[:, None]), "you used < where M^c needs <=: token 0 cannot see"),
         (lambda b: (b[None] <= b[:, None], b[None] <= b[:, None]), "you used <= where M^sc needs <: token 0 sees"),
         (lambda b: ((b[None] <= b[:, None]).T, b[None] < b[:, None]), "M^c is transposed: row n says"),
@@ -315,7 +315,7 @@ def strict_sum_by_loop(pe, x, blocks):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda pe, x, b: None, "nothing is returned yet: fill in the stub above"),
+        (lambda pe, x, b: None, "nothing is returned: fill in the stub above"),
         (lambda pe, x, b: pe @ x, "your function stopped with RuntimeError: mat1 and mat2"),
         (lambda pe, x, b: pe @ pe.T, "return G^0, a tensor of shape (6, 7) like X; yours is a tensor of shape (6, 6)"),
         (lambda pe, x, b: 3, "return G^0, a tensor of shape (6, 7) like X; yours is int"),
@@ -366,7 +366,7 @@ def streams(qx, qg, k, v, e, t):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda *given: None, "nothing is returned yet"),
+        (lambda *given: None, "nothing is returned"),
         (lambda qx, *given: qx, "return two tensors, what X reads and what G reads; yours is Tensor"),
         (lambda *given: streams(*given)[::-1], "your two streams are swapped: return what X reads first"),
         (
@@ -434,7 +434,7 @@ def in_place(model, tokens, order):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda m, t, o: None, "nothing is returned yet"),
+        (lambda m, t, o: None, "nothing is returned"),
         (
             lambda m, t, o: leak_test(m, t, o).any(),
             "return a tensor of shape (6, 6), [changed token, output]; yours is",
@@ -483,7 +483,7 @@ def log_p_of(logits, tokens, axis=-1):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda z, t: None, "nothing is returned yet"),
+        (lambda z, t: None, "nothing is returned"),
         (lambda z, t: log_p_of(z, t).sum(-1), "yours is log p, below 0; nats count surprise, so turn the sign"),
         (lambda z, t: -log_p_of(z, t).sum(-1) / math.log(2), "yours is in bits; take the natural logarithm"),
         (lambda z, t: -log_p_of(z, t).mean(-1), "yours is the mean over tokens; the chances of all tokens multiply"),
@@ -505,7 +505,7 @@ def test_judge_of_prices_names_the_mistake(function, sentence):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda nats: None, "nothing is returned yet"),
+        (lambda nats: None, "nothing is returned"),
         (lambda nats: nats.mean(0), "yours is the mean of the nats, which is the bound"),
         (lambda nats: nats.amin(0), "yours is the cheapest order"),
         (lambda nats: -(-nats).logsumexp(0), "you sum over the 4 orders and do not divide by K: log K is missing"),
@@ -526,7 +526,7 @@ def test_judge_of_means_over_orders_names_the_mistake(function, sentence):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda log_p, m: None, "nothing is returned yet"),
+        (lambda log_p, m: None, "nothing is returned"),
         (lambda log_p, m: -(log_p * m).sum(-1), "you sum the masked tokens without a weight"),
         (lambda log_p, m: -(log_p * m).sum(-1) / m.sum(-1), "your weight is 1/k, which gives nats a token"),
         (lambda log_p, m: -(log_p * m).sum(-1) * m.double().mean(-1), "your weight is k/N; the fewer are masked"),
@@ -568,7 +568,7 @@ def right_ramp(step, i_ar, i_perm, rho):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda *given: None, "nothing is returned yet"),
+        (lambda *given: None, "nothing is returned"),
         (
             lambda step, a, p, rho: rho * (step >= a),
             "at step 10 there is a ramp, and 1 of 8 tokens are shuffled; yours",
@@ -622,7 +622,7 @@ def shuffled_neighbours(length, count, generator):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda n, c, g: None, "nothing is returned yet"),
+        (lambda n, c, g: None, "nothing is returned"),
         (lambda n, c, g: torch.randperm(n, generator=g), "for 3 of 9 at most 3 positions leave their places; in ["),
         (
             lambda n, c, g: torch.randint(n, (n,), generator=g),
@@ -674,7 +674,7 @@ def strided(n, s):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda n, s: None, "nothing is returned yet: fill in the stub above"),
+        (lambda n, s: None, "nothing is returned: fill in the stub above"),
         (lambda n, s: 3, "for N = 8, S = 2: return two lists, positions and blocks; yours is 3"),
         (lambda n, s: (["a"], [0]), "two lists, positions and blocks of whole numbers; your positions are ['a']"),
         (lambda n, s: (strided(n, s)[0][1:], strided(n, s)[1]), "8 positions and 8 blocks are wanted; yours are 7 and"),
@@ -710,7 +710,7 @@ def test_judge_of_strided_orders_names_the_mistake(function, sentence):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda steps, k: None, "nothing is returned yet"),
+        (lambda steps, k: None, "nothing is returned"),
         (lambda steps, k: (steps[k - 1], steps[k]), "before call 0 nothing is known but BOS, so no token goes in"),
         (lambda steps, k: (steps[k + 1], []), "the targets are what this call makes, [0]; yours are []"),
         (
@@ -762,7 +762,7 @@ def right_residual(p, q):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda p, q: None, "nothing is returned yet"),
+        (lambda p, q: None, "nothing is returned"),
         (lambda p, q: p / q, "you accept with p / q, which is above 1 where q drafts too seldom"),
         (lambda p, q: (q / p).clamp(max=1), "you accept with min(1, q / p), the wrong way round"),
         (lambda p, q: p, "you accept with p; a draft has come with chance q already"),
@@ -783,7 +783,7 @@ def test_judge_of_acceptance_names_the_mistake(function, sentence):
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda p, q: None, "nothing is returned yet"),
+        (lambda p, q: None, "nothing is returned"),
         (lambda p, q: p - q, "you do not clip p - q: where q is above p nothing is left"),
         (lambda p, q: (p - q) / (p - q).sum(), "you divide p - q by its sum, which is 0; clip it at 0 first"),
         (lambda p, q: (p - q).clamp(min=0), "you do not divide by the sum, so the residual does not sum to 1"),
@@ -816,7 +816,7 @@ def test_judge_of_acceptance_passes_what_is_exact_and_keeps_as_much_as_it_can():
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda a: None, "nothing is returned yet"),
+        (lambda a: None, "nothing is returned"),
         (lambda a: a.cumprod(0).sum(), "you count the drafts that pass, and the one that failed is redrawn"),
         (lambda a: 1 + a.cumprod(0).sum(), "you count one token too many: behind 3 drafts that pass this judge draws"),
         (lambda a: a.sum(), "you add the chances as if each draft counted alone; it counts only if"),

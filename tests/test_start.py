@@ -8,7 +8,7 @@ from armdlab import GenerationOrder, start_checks
 @pytest.mark.parametrize(
     ("steps", "sentence"),
     [
-        (None, "nothing is returned yet: fill in the stub above"),
+        (None, "nothing is returned: fill in the stub above"),
         (3, "write a list of steps, each a list of positions, such as [[0], [1, 2]]; yours is 3"),
         ([[0], [3], ["1", 4], [2, 5]], "write a list of steps, each a list of positions"),
         ([[0, 3], [1, 4], [2, 5]], "your two heads are made together, from nothing; heads are made one by one"),

@@ -145,7 +145,7 @@ def test_pictures_of_a_tale_say_in_words_what_they_show():
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda p: None, "nothing is returned yet: fill in the stub above"),
+        (lambda p: None, "nothing is returned: fill in the stub above"),
         (lambda p: "x", "a number of nats is wanted; yours is 'x'"),
         (lambda p: p[99], "your function stopped with IndexError: list index out of range"),
         (lambda p: sum(map(math.log, p)), "yours is log p, below 0"),
@@ -190,3 +190,10 @@ def test_the_judge_of_breaks_passes_a_far_wrong_object():
     verdict = broken_tale(text, 7, kind="object", at_least=40)
     assert verdict.passed
     assert 'check finds it, 52 words after what settled it: "kite" should be "trunk"' in verdict.sentence
+
+
+def test_where_no_view_can_be_it_leaves_a_picture_with_words():
+    bundle = TaleReader(7)._repr_mimebundle_()
+    assert bundle["text/plain"] == "TaleReader(seed=7, 27 choices, consistent)"
+    assert 'alt="Arcs over 9' in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle

@@ -13,12 +13,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import ipywidgets as w
 
 from armdlab import tales
 from armdlab.grammar import Choice, Mention, Reading
 from armdlab.grammar.values import Fork, Item, Slot
+from armdlab.tale_figures import agreements
 from armdlab.tales import TaleGrammar
 
 # Okabe and Ito's sky blue and orange, under black letters: legible on light and on dark pages
@@ -188,6 +190,11 @@ class TaleReader(w.VBox):
     def __repr__(self) -> str:
         state = "consistent" if self.reading.is_consistent else f"{len(self.reading.violations)} violation(s)"
         return f"TaleReader(seed={self.seed.value}, {len(self.steps)} choices, {state})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
+        shown = super()._repr_mimebundle_(**kwargs)
+        picture = agreements(self.source.read(self.tale))._repr_mimebundle_() if self.mentions else {}
+        return picture | shown  # the picture is for where no view can be
 
     @_guarded
     def tell(self, seed: int) -> None:

@@ -62,14 +62,14 @@ lab.report(parameters=f"{armd.model.n_parameters:,}", longest_text=f"{armd.model
 import textwrap
 
 one = armd.write("It was a", streams=1, seed=1, temperature=0.7)
-print(textwrap.fill(one, 100))
+print(textwrap.fill(one, 80))
 
 # %% [markdown]
 # Now in four streams. It is the same model, with the same weights; only the order in which it makes the tokens is different.
 
 # %%
 four = armd.write("It was a", streams=4, seed=1, temperature=0.7)
-print(textwrap.fill(four, 100))
+print(textwrap.fill(four, 80))
 
 # %% [markdown]
 # **Once every stream has its first word, each step of four streams makes four tokens. Can they see each other while they are made?**

@@ -25,6 +25,8 @@ lab.start("05")
 # twelve words in three *streams*: what has one colour is made in one call. The number is its *rank*, the place in the order.
 
 # %%
+import textwrap
+
 import torch
 
 from armdlab import GenerationOrder, figures, lesson_figures, tales
@@ -199,7 +201,8 @@ second
 # <details><summary>Hint 1</summary>What did earlier calls take in? All that was made before the last call. So what is new?</details>
 # <details><summary>Hint 2</summary>In Python <code>steps[-1]</code> is the last step: mind call 0.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Now do it with the package's engine. An `Engine` is the same network, packed to run a few rows at a time. We feed it one
 # tale, call by call, and take the price of each token when it is due. (The rows are spelt out once more, so that the lesson
 # goes on without your answer.)
@@ -233,7 +236,7 @@ lab.report(price_of_the_tale=float(one_pass.sum()), **{"each token within 1e-5":
 #
 # ### Watch the streams
 #
-# A text in four streams, after 4, 16 and 43 calls. A line is a stream, and the text is read line after line.
+# A text in four streams, after 4, 16 and 43 calls. A bar begins a stream, and the text is read stream after stream.
 
 # %%
 made = torch.full((1, N), -1)
@@ -242,7 +245,8 @@ for call, step in enumerate(decode_steps(armd.engine, length=N, streams=4, seed=
     if call in (4, 16, 43):
         print(f"after {call} calls")
         for lane in made.view(4, -1):
-            print("   |", armd.tokenizer.decode([i for i in lane.tolist() if i >= 0]).split("<|endoftext|>")[0])
+            stream = armd.tokenizer.decode([i for i in lane.tolist() if i >= 0]).split("<|endoftext|>")[0]
+            print(textwrap.fill(stream, 80, initial_indent="   | ", subsequent_indent="     "))
 
 # %% tags=["nbval-ignore-output"]
 from armdlab.widgets.stream_viewer import StreamViewer

@@ -25,6 +25,7 @@ lab.start("06")
 
 # %%
 import itertools
+import textwrap
 
 import torch
 
@@ -50,7 +51,7 @@ model, N, end = shipped.model, 160, shipped.tokenizer.end_of_text
 
 # %%
 text = generate(model, length=N, streams=4, verify=True, seed=0)
-print(shipped.tokenizer.decode([token for token in text[0].tolist() if token != end]))
+print(textwrap.fill(shipped.tokenizer.decode([token for token in text[0].tolist() if token != end]), 80))
 ways = {"left to right": {}, "4 streams": {"streams": 4}, "4 streams, verified": {"streams": 4, "verify": True}}
 n_calls = {name: float(len(list(decode_steps(model, length=N, seed=0, **how)))) for name, how in ways.items()}
 n_calls["4 streams, verified"] += 1  # the first call only drafts, and makes nothing
@@ -151,7 +152,8 @@ first
 # <details><summary>Hint 1</summary><code>.clamp(max=1)</code> and <code>.clamp(min=0)</code> are min(1, .) and max(., 0).</details>
 # <details><summary>Hint 2</summary>The residual is a distribution: divide by what is left in all, after the clamp.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # **We replace the drafter by a bad one: all tokens equally likely, always. What happens to verified texts?**
 #
 # - **a** they get worse
@@ -373,7 +375,8 @@ second
 # <details><summary>Hint 1</summary>One token is made for certain. A second one is made if draft 1 passed, a third if 1 and 2 passed.</details>
 # <details><summary>Hint 2</summary><code>a.cumprod(0)</code> holds the chances that the first 1, 2, .. W drafts all pass. One of them is not needed.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Now measure. The package writes 16 rows for each number of streams, at two temperatures. From how many tokens each
 # call made, the chance to pass at each place of the window can be read off, given that the drafts before it passed.
 

@@ -25,6 +25,7 @@ lab.start("07")
 
 # %%
 import itertools
+import textwrap
 
 import torch
 
@@ -70,7 +71,8 @@ first
 # <details><summary>Hint 1</summary><code>enumerate(known)</code> gives positions together with whether they are known.</details>
 # <details><summary>Hint 2</summary>Two lists, one behind the other: nothing needs to be sorted.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Now a tale. Five of its words are left out; four of them are settled by the rest of the tale.
 
 # %%
@@ -87,7 +89,7 @@ def read(tokens, shown=None):
     return "".join(piece if shown is None or shown[p] else " ____" for p, piece in enumerate(pieces))
 
 
-print(read(ids, known))
+print(textwrap.fill(read(ids, known), 80))
 
 # %% [markdown]
 # **The text has 121 tokens, of which 5 are to be filled, one at a time. How many network calls does it take?**
@@ -138,7 +140,8 @@ second
 # <details><summary>Hint 1</summary>First the log-probability of each token: <code>log_softmax</code> over the vocabulary, then <code>gather</code> what the tokens picked.</details>
 # <details><summary>Hint 2</summary>Of the factors of the chain rule only those behind what is known belong to the filling.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Is it exact? A small world can be counted: a vocabulary of 4, texts of 5 tokens, two tokens known, so $4^3 = 64$ fillings. Under each order their chances must sum to 1.
 # (`filling_nll` is exercise 2 in the package, in nats.)
 
@@ -299,7 +302,8 @@ third
 # <details><summary>Hint 1</summary>A price is -log p, so p is <code>exp(-nats)</code>: divide by their sum.</details>
 # <details><summary>Hint 2</summary>A text of 900 nats has a chance that no float64 can hold. There is a function that subtracts the largest exponent first.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Both ways in two gaps, and the truth beside them:
 
 

@@ -76,7 +76,7 @@ figures = {
     "MDLM": bound(mdlm.model, rows, N, samples=2, name="32 tales"),
 }
 for name, figure in figures.items():
-    print(textwrap.fill(f"{name}: {figure}", 110, subsequent_indent="    "))
+    print(textwrap.fill(f"{name}: {figure}", 80, subsequent_indent="    "))
 
 # %% [markdown]
 # Three of these are exact, each for the order that it names; *at most* stands before the fourth, for it is a bound.
@@ -97,7 +97,7 @@ lab.predict("two-papers", guess="a")
 # %%
 few = Rows.encode(held_out[:3], mdlm.tokenizer, length=N)
 exact = any_order(mdlm.model, few, N, n_orders=2, name="3 tales")
-print(textwrap.fill(f"MDLM: {exact}", 110))
+print(textwrap.fill(f"MDLM: {exact}", 80))
 lab.report(bound_minus_exact=f"{exact.mean_of_logs - exact.nats_per_token:.4f} nats a token")
 
 # %% [markdown]
@@ -127,7 +127,8 @@ first
 # <details><summary>Hint 1</summary>Two sums: of all nats, and of all lengths. Texts do not matter, tokens do.</details>
 # <details><summary>Hint 2</summary>One division, one <code>math.exp</code>, in this order.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # How much does it matter? ARMD writes 32 texts in eight streams, AR judges them, and the same nats are averaged in three ways:
 
 # %%
@@ -199,7 +200,8 @@ second
 # <details><summary>Hint 1</summary>For one sample: count each kind of token, divide by the length, and sum -share * log(share).</details>
 # <details><summary>Hint 2</summary>A bit is ln 2 = 0.693 nats, so the number of bits is the larger one.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
-#
+
+# %% [markdown]
 # Let us cheat. One and the same ARMD writes in eight streams, at lower and lower temperature. Nothing about the model gets better. What does the judge say?
 
 
@@ -280,7 +282,7 @@ for S in (1, 2, 4, 8):
         f"ARMD, {excess.order}: {excess.nats_per_tale:.3f} +- {excess.standard_error:.3f} nats a tale above the truth"
     )
 excess = excess_nats(ar.model, ar.tokenizer, held_out)
-print(textwrap.fill(f"AR: {excess}", 110))
+print(textwrap.fill(f"AR: {excess}", 80))
 
 # %% [markdown]
 # ## 4. Steps, seconds, and who is ahead when

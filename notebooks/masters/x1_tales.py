@@ -36,7 +36,7 @@ from armdlab import tale_checks as checks
 from armdlab.widgets.tale_reader import TaleReader, steps
 
 tale = tales.sample(7)
-print(textwrap.fill(tale.text, 100))
+print(textwrap.fill(tale.text, 80))
 
 # %% [markdown]
 # ## 1. A tale is a list of choices
