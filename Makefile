@@ -38,7 +38,7 @@ lab: $(READY)
 
 test: $(READY)
 	@echo "testing the package (two processes of one thread each)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests armdlab
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests armdlab
 	@echo "testing the lessons: every cell is run and its output compared"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --nbval-cell-timeout 300 --ignore notebooks/masters notebooks

@@ -14,6 +14,11 @@ settings.load_profile("armdlab")
 torch.set_num_threads(1)  # models of tests are tiny: a second thread only waits, and xdist brings processes
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that no process is left alone with it: lessons in a browser, then the others."""
+    items.sort(key=lambda item: ("lessons_in_jupyterlab" not in item.nodeid, "tests/ui" not in item.nodeid))
+
+
 @pytest.fixture(autouse=True)
 def fixed_chance():
     """Start every test from the same random state."""
