@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # models of tests are tiny: a second thread only waits
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest, so that no process is left alone with it: lessons in a browser, then the others."""
+    """Begin with what takes longest, lessons in a browser, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: ("lessons_in_jupyterlab" not in item.nodeid, "tests/ui" not in item.nodeid))
 
 

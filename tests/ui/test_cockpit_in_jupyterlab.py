@@ -46,7 +46,9 @@ def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
     assert cockpit.locator("script").count() == 0  # what it writes is shown as text
 
     cockpit.get_by_role("button", name="Go on").click()
-    page.wait_for_timeout(500)
+    page.wait_for_function(
+        "paused => parseInt(document.querySelector(\"[data-fact='step']\").textContent) > paused", arg=paused
+    )
     cockpit.get_by_role("button", name="Stop and save").click()
     page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'stopped'", timeout=20_000)
     stopped = step()

@@ -6,6 +6,14 @@ DESK = """from armdlab.widgets.infilling_desk import InfillingDesk
 desk = InfillingDesk()
 desk"""
 TEXT = "A brave goose named Gus had a small yellow rug."
+# One token for each question, and no haste: no machine is so fast that a run is over before Stop.
+SLOW = f"""import time
+{DESK[: DESK.rindex("desk")]}
+def slowly(content, answer=desk.answer):
+    time.sleep(0.04)
+    return answer(content | {{"budget_ms": 0}})
+desk.answer = slowly
+desk"""
 SHORT = f"""from armdlab.widgets.infilling_desk import InfillingDesk
 desk = InfillingDesk({TEXT!r}, ["yellow"])
 desk"""
@@ -149,7 +157,7 @@ def test_a_press_that_is_drawn_over_words_leaves_them_all_out(page, jupyterlab):
 
 
 def test_stop_stops_in_mid_run_and_a_second_click_starts_nothing(page, jupyterlab):
-    view = desk_of(page, jupyterlab, DESK)
+    view = desk_of(page, jupyterlab, SLOW)
     for name in (
         "brave",
         "goose",
