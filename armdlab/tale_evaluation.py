@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -136,7 +137,8 @@ class TaleReport:
 
     def __str__(self) -> str:
         """The whole table."""
-        wide = max(14, *(len(column.writer) for column in self.written)) + 1  # 14 for "0.463 +- 0.104"
+        writers = [column.writer.replace(" strided", "") for column in self.written]  # a narrow page holds the table
+        wide = max(14, *map(len, writers)) + 1  # 14 for "0.463 +- 0.104"
         nats = [
             ("excess, nats a tale", lambda e: f"{e.nats_per_tale:.3f} +- {e.standard_error:.3f}"),
             ("NLL, nats a tale", lambda e: f"{e.nll:.3f} +- {e.nll_standard_error:.3f}"),
@@ -152,7 +154,7 @@ class TaleReport:
         ]
         truth = ["0", f"{self.excess[0].entropy:.3f}", "0"]
         lines = [
-            _line("", [column.writer for column in self.written], wide),
+            _line("", writers, wide),
             *(
                 _line(name, [*map(show, self.excess), exact], wide)
                 for (name, show), exact in zip(nats, truth, strict=True)
@@ -163,7 +165,8 @@ class TaleReport:
         for column in self.written:
             if column.validity.violations:
                 lines += [f"{column.writer}: {column.validity}", ""]
-        return "\n".join([*lines, self.conditions])
+        conditions = (textwrap.fill(line, 82) for line in self.conditions.splitlines())
+        return "\n".join([*lines, *conditions])
 
 
 def _line(name: str, cells: Iterable[object], wide: int) -> str:

@@ -112,7 +112,8 @@ for seed in (1, 2, 3):
     print(f"seed {seed}:{said} ({int((filled == ids)[known].sum())} known tokens are as they were)")
 
 # %% [markdown]
-# The colour, the thing and the day stand further on in the tale. A model that writes from left to right would have had to guess them.
+# The colour, the thing and the day stand further on in the tale, and two seeds of three find all of them; section 3 asks why not all three. A model that
+# writes from left to right would have had to guess.
 #
 # ## 2. What a filling costs
 #

@@ -234,9 +234,9 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# Nothing about the model got better, and the perplexity comes close to that of real tales, while more than half of what is written has a fault. The coolest texts have
-# the most faults of all, and the judge still likes them far better than those at temperature 1. Entropy *inside* a text hardly moves, for a tale has its words at
-# any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 does not: words of all texts
+# Nothing about the model got better, and in the end the judge finds its texts *likelier than real tales*, although real tales have no fault and some of these do. A
+# perplexity below that of the truth is no quality: the coolest model tells what is likeliest, again and again. Entropy *inside* a text hardly moves, for a tale has
+# its words at any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 does not: words of all texts
 # pooled. So a generative perplexity is a number only together with entropy, length, temperature,
 # nucleus, judge and number of samples. Unfold the conditions of Table 2 above: each of its figures says them all.
 #
