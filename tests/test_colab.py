@@ -105,7 +105,7 @@ def test_the_first_cell_run_again_installs_nothing_again(colab):
 def test_elsewhere_no_widget_manager_is_asked_for(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "google.colab", None)  # importing it fails, as on any other machine
     lab.start("00")
-    assert capsys.readouterr().out.startswith("Lesson 00, Start here: ")
+    assert capsys.readouterr().out.startswith("Lesson 00, Start here\n")
 
 
 def test_all_lessons_share_one_set_up_cell():
