@@ -48,6 +48,21 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8, draft
     return Picture.of(figure, f"Bars of chances, p against q. {', '.join(labels)}. {said}.")
 
 
+def half_kept(n_made: Sequence[int], window: int, shown: int = 6) -> int:
+    """The first of `shown` calls in a row that keep about half of their drafts: a picture of them holds every case.
+
+    Args:
+        n_made: tokens that each call made.
+        window: W, drafts of a call.
+        shown: how many calls a picture holds.
+
+    >>> half_kept([1, 1, 1, 2, 4, 4, 4], window=4, shown=2)
+    2
+    """
+    starts = range(max(1, len(n_made) - shown + 1))
+    return min(starts, key=lambda at: abs(sum(n_made[at : at + shown]) - shown * window / 2))
+
+
 def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str, *, number: int = 1) -> Picture:
     """Call by call: which drafts were kept, which one was drawn anew, which are judged again.
 

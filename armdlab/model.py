@@ -320,7 +320,7 @@ class ARMD(Transformer):
         return rows
 
     def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
-        """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normed, for it grows (ARMD, eq. 6).
+        """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normalised (ARMD, eq. 6).
 
         Args:
             x: evidence rows X^0 (B, E, D).
@@ -333,6 +333,7 @@ class ARMD(Transformer):
         """
         # (E, d_pe), (T, d_pe), or with B in front
         x_pe, g_pe = F.embedding(x_at, self.position), F.embedding(g_at, self.position)
+        # normalised, because the sum grows with the prefix
         return self.prefix_norm(aggregate(g_pe, x_pe, x, masks.target_to_evidence)), g_at
 
 

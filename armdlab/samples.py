@@ -212,6 +212,11 @@ class Written:
     novelty: Share
     diversity: Diversity
 
+    @property
+    def heading(self) -> str:
+        """The writer in fewer letters, for tables and legends."""
+        return self.writer.replace(" strided", "")
+
 
 def judge(writer: str, samples: Sequence[str], seen: Container[str], *, grammar: TaleGrammar | None = None) -> Written:
     """Everything about some texts at once; `seen` is the training set."""

@@ -168,35 +168,33 @@ class _State:
         x = self.drafts.unsqueeze(-1)
         p_x, q_x = p.gather(-1, x).squeeze(-1), self.q.gather(-1, x).squeeze(-1)
         is_given, u = self.is_given.gather(1, window), choose.uniform(p_x.shape).to(p_x.device)
-        passes = (u * q_x < p_x) | is_given | (window >= self.N)
+        is_inside = window < self.N
+        passes = (u * q_x < p_x) | is_given | ~is_inside
         n_passed = passes.int().cumprod(-1).sum(-1, keepdim=True)  # (B, 1)
         n_new = (n_passed + 1).clamp(max=W)
 
         # where one failed, draw it from what q left of p
         failed = n_passed.clamp(max=W - 1)
-        index = failed.unsqueeze(-1).expand(-1, -1, p.shape[-1])
-        p_there = p.gather(1, index)
-        left = (p_there - self.q.gather(1, index)).clamp(min=0)
+        p_there = _rows(p, failed)
+        left = (p_there - _rows(self.q, failed)).clamp(min=0)
         left = torch.where(left.sum(-1, keepdim=True) > 0, left, p_there)  # p = q up to rounding
         redrawn = torch.where(n_passed < W, choose.draw(left), self.drafts.gather(1, failed))
         tokens = self.drafts.scatter(1, failed, redrawn)
         self.made.scatter_(1, window, tokens)
         self.cache.commit(self.x_offsets < n_new)
         if watch:
-            inside = window < self.N
-            watch(Judgement(at[:, :W], self.drafts, q_x, p_x, u, is_given, inside, n_passed, tokens))
+            watch(Judgement(at[:, :W], self.drafts, q_x, p_x, u, is_given, is_inside, n_passed, tokens))
 
         # the next window: drafts that were not reached, then new ones
         q_new = choose.probabilities(q_logits)
         drafts_new = self._drawn(choose, q_new, f.squeeze(-1) + W)
         shift = n_new + self.g_offsets[:W]
         self.drafts = torch.cat([self.drafts, drafts_new], 1).gather(1, shift)
-        index = shift.unsqueeze(-1).expand(-1, -1, p.shape[-1])
-        self.q = torch.cat([self.q, q_new], 1).gather(1, index)
+        self.q = _rows(torch.cat([self.q, q_new], 1), shift)
         self.frontier = (self.frontier + n_new.squeeze(-1)).clamp(max=self.N)
         self.is_first = False
 
-        is_new = (self.g_offsets[:W] < n_new) & ~is_given & (window < self.N)
+        is_new = (self.g_offsets[:W] < n_new) & ~is_given & is_inside
         return at[:, :W], tokens, choose.log_probs(p_logits, tokens), is_new
 
     def _call(self, f: Tensor, ranks: Tensor, at: Tensor) -> Tensor:
@@ -225,3 +223,8 @@ class _State:
         ranks = ranks.clamp(max=self.made.shape[1] - 1)
         drawn = choose.draw(q).to(self.made.device)
         return torch.where(self.is_given.gather(1, ranks), self.made.gather(1, ranks), drawn)
+
+
+def _rows(table: Tensor, at: Tensor) -> Tensor:
+    """Of each (n, V) of a table (B, n, V) the rows at int64 (B, m): (B, m, V)."""
+    return table.gather(1, at.unsqueeze(-1).expand(-1, -1, table.shape[-1]))

@@ -19,6 +19,8 @@ from armdlab.samples import Written, judge, write_tales
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
+PAGE = 84  # letters in a line of a notebook whose window is 1,100 pixels wide
+
 
 @dataclass(frozen=True)
 class Excess:
@@ -137,8 +139,6 @@ class TaleReport:
 
     def __str__(self) -> str:
         """The whole table."""
-        writers = [column.writer.replace(" strided", "") for column in self.written]  # a narrow page holds the table
-        wide = max(14, *map(len, writers)) + 1  # 14 for "0.463 +- 0.104"
         nats = [
             ("excess, nats a tale", lambda e: f"{e.nats_per_tale:.3f} +- {e.standard_error:.3f}"),
             ("NLL, nats a tale", lambda e: f"{e.nll:.3f} +- {e.nll_standard_error:.3f}"),
@@ -153,24 +153,18 @@ class TaleReport:
             ("different texts", lambda w: f"{w.diversity.different:.3f}"),
         ]
         truth = ["0", f"{self.excess[0].entropy:.3f}", "0"]
-        lines = [
-            _line("", writers, wide),
-            *(
-                _line(name, [*map(show, self.excess), exact], wide)
-                for (name, show), exact in zip(nats, truth, strict=True)
-            ),
-            *(_line(name, map(show, self.written), wide) for name, show in words),
-            "",
+        rows = [
+            ("", [column.heading for column in self.written]),
+            *((name, [*map(show, self.excess), exact]) for (name, show), exact in zip(nats, truth, strict=True)),
+            *((name, [str(show(column)) for column in self.written]) for name, show in words),
         ]
+        first, wide = max(len(name) for name, _ in rows), max(len(cell) for _, cells in rows for cell in cells)
+        lines = ["".join([f"{name:<{first}}", *(f" {cell:>{wide}}" for cell in cells)]) for name, cells in rows] + [""]
         for column in self.written:
             if column.validity.violations:
                 lines += [f"{column.writer}: {column.validity}", ""]
-        conditions = (textwrap.fill(line, 82) for line in self.conditions.splitlines())
+        conditions = (textwrap.fill(line, PAGE) for line in self.conditions.splitlines())
         return "\n".join([*lines, *conditions])
-
-
-def _line(name: str, cells: Iterable[object], wide: int) -> str:
-    return f"{name:<22}" + "".join(f"{cell!s:>{wide}}" for cell in cells)
 
 
 def tale_report(

@@ -141,7 +141,7 @@ def _validity(axes: Axes, report: TaleReport) -> None:
         errors = [share.standard_error for share in shares]
         style = {"color": colour, "hatch": hatch, "edgecolor": INK, "ecolor": INK, "capsize": 3}
         axes.bar(places, [share.value for share in shares], width, yerr=errors, label=name, **style)
-    axes.set_xticks(range(len(report.written)), [w.writer.replace(" strided", "") for w in report.written])
+    axes.set_xticks(range(len(report.written)), [written.heading for written in report.written])
     axes.set_ylim(0, 1.15)
     dress(axes, "Texts that hold together", "share of all texts")
     axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
@@ -156,7 +156,8 @@ def _violations(axes: Axes, report: TaleReport) -> None:
         counts = [sum(row[column] for row in rows) for column in range(1, len(DISTANCES) + 1)]
         per_hundred = [100 * count / written.validity.parses.whole for count in counts]
         style = {"marker": "os^Dv"[i % 5], "color": PALETTE[(5, 6, 2, 3, 1)[i % 5]]}
-        axes.plot(bins, per_hundred, **style, markersize=max(3, 12 - 4 * i), label=written.writer)  # none hides another
+        style["markersize"] = max(3, 12 - 4 * i)  # none hides another
+        axes.plot(bins, per_hundred, **style, label=written.heading)
     dress(axes, "Broken agreements", "in 100 texts")
     axes.set_xlabel("words between the two mentions", fontsize=9, color=INK)
     axes.set_ylim(bottom=0)

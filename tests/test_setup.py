@@ -190,11 +190,7 @@ def test_a_missing_chromium_is_said_loudly_where_all_tests_end(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "PATH": str(tmp_path),
-            "PYTEST_ADDOPTS": "",
-        },  # an option may add lines of its own to the end
+        env={**os.environ, "PATH": str(tmp_path), "PYTEST_ADDOPTS": ""},  # options may add lines to the end
         capture_output=True,
         text=True,
         check=False,

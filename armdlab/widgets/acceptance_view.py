@@ -105,9 +105,7 @@ class AcceptanceView(PulledView):
         """Calls in a row that keep about half of their drafts: what was kept, drawn anew, judged again."""
         calls = self.verified["calls"]
         firsts = list(accumulate((n_made(call) for call in calls), initial=0))
-        half = DRAWN * self.verified["streams"] / 2
-        starts = range(max(1, len(calls) - DRAWN + 1))
-        start = min(starts, key=lambda at: abs(firsts[min(at + DRAWN, len(calls))] - firsts[at] - half))
+        start = acceptance_figures.half_kept([n_made(call) for call in calls], self.verified["streams"], DRAWN)
         shown = []
         for first, call in list(zip(firsts, calls, strict=False))[start : start + DRAWN]:
             drafts = [draft["piece"] for draft in call["drafts"]]

@@ -2,13 +2,13 @@
 
 from test_order_views_in_jupyterlab import HOSTILE, is_quiet, opened, shot
 
-DESK = """from armdlab.widgets.infilling_desk import InfillingDesk
-desk = InfillingDesk()
-desk"""
+MADE = """from armdlab.widgets.infilling_desk import InfillingDesk
+desk = InfillingDesk()"""
+DESK = f"{MADE}\ndesk"
 TEXT = "A brave goose named Gus had a small yellow rug."
 # One token for each question, and no haste: no machine is so fast that a run is over before Stop.
 SLOW = f"""import time
-{DESK[: DESK.rindex("desk")]}
+{MADE}
 def slowly(content, answer=desk.answer):
     time.sleep(0.04)
     return answer(content | {{"budget_ms": 0}})

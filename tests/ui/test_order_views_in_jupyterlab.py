@@ -101,12 +101,14 @@ def test_every_control_of_the_explorer_by_mouse(page, jupyterlab):
     becomes(page, lambda: ranks(view), list(range(6)))
     view.get_by_role("slider").fill("6")
     becomes(page, lambda: ranks(view) != list(range(6)), True)
+    assert sorted(ranks(view)) == list(range(6))
     drawn = ranks(view)
     pick(view, "random")
     view.get_by_role("button", name="Draw again").click()
     becomes(page, lambda: ranks(view) != drawn, True)
     assert sorted(ranks(view)) == list(range(6))
     pick(view, "masking")
+    until(page, view, "steps")
     view.get_by_role("slider", name="masking steps T").fill("1")
     until(page, view, "6 tokens in 1 step, up to 6 made together")
     assert view.get_by_role("slider").get_attribute("min") == "1"
@@ -174,6 +176,7 @@ def test_every_control_of_the_explorer_by_keyboard(page, jupyterlab):
     press("Home")
     press(" ")
     becomes(page, lambda: ranks(view), painted_order(8, [[2, 7], [0]]).ranks.tolist())
+    until(page, view, "7 steps")
     press("Tab")  # M^c is one stop
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         press(key)
