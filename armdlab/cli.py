@@ -78,10 +78,7 @@ def train(
     n_layer: Annotated[int, typer.Option(help="Layers L.")] = 4,
     n_head: Annotated[int, typer.Option(help="Attention heads H.")] = 4,
     d_model: Annotated[int, typer.Option(help="Width D.")] = 128,
-    dropout: Annotated[
-        float | None,
-        typer.Option(help="Share of features dropped; 0.4 for a small text, 0 for a large one if left out."),
-    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Features dropped; left out: small texts 0.4, else 0.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
     muon: Annotated[
@@ -91,6 +88,7 @@ def train(
     fine_tuning: Annotated[float, typer.Option(help="Share of it at which the strided lesson starts.")] = 1.0,
     cool_down: Annotated[float, typer.Option(help="Share of its top that the learning rate ends at.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.1,
+    beta2: Annotated[float, typer.Option(help="Memory of AdamW's second moment; 0.999 for long runs.")] = 0.95,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,
     streams: Annotated[
@@ -150,6 +148,7 @@ def train(
         fine_tuning=fine_tuning,
         cool_down=cool_down,
         weight_decay=weight_decay,
+        beta2=beta2,
         rho=rho,
         streams=tuple(streams) if streams else None,
         marks=marks,

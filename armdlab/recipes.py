@@ -59,6 +59,7 @@ class Recipe:
         fine_tuning: share of `learning_rate` at which the schedule of the strided lesson starts.
         cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices.
+        beta2: share of AdamW's second moment that a step keeps; 0.999 for long runs.
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
@@ -91,6 +92,7 @@ class Recipe:
     fine_tuning: float = 1.0
     cool_down: float = 0.1
     weight_decay: float = 0.1
+    beta2: float = 0.95
     bf16: bool = False
     rho: int | None = None
     streams: tuple[int, ...] | None = None
@@ -122,19 +124,8 @@ class Recipe:
                 curriculum = replace(curriculum, **dict(zip(("i_ar", "i_perm", "i_strided"), self.marks, strict=True)))
             if self.mixture:
                 curriculum = replace(curriculum, mixture=self.mixture)
-        return Plan(
-            self.steps,
-            curriculum,
-            self.batch_size,
-            self.micro_batch_size,
-            self.learning_rate,
-            self.muon,
-            self.fine_tuning,
-            cool_down=self.cool_down,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-            bf16=self.bf16,
-        )
+        shared = {field.name: getattr(self, field.name) for field in fields(Plan) if hasattr(self, field.name)}
+        return Plan(curriculum=curriculum, **shared)
 
 
 @dataclass

@@ -78,6 +78,15 @@ def test_muon_turns_matrices_of_layers_and_adamw_the_rest_each_at_its_rate():
     assert sorted(rate / training.plan.rate(0) for rate in rates) == pytest.approx([1, 3])
 
 
+def test_adamw_remembers_second_moments_for_as_long_as_the_plan_says():
+    moments = []
+    for beta2 in (0.95, 0.999):
+        training = Training(small(), TEXT, plan(beta2=beta2))
+        next(training.run())
+        moments.append(training._moments()["exp_avg_sq.head.weight"])
+    assert torch.allclose(moments[0] / 0.05, moments[1] / 0.001, rtol=1e-4)  # (1 - beta2) times the squared gradient
+
+
 def test_the_learning_rate_ends_at_its_share():
     assert plan(1000, cool_down=0.0).rate(999) < 1e-4
     assert plan(1000).rate(999) == pytest.approx(1e-3, rel=0.05)
@@ -266,6 +275,7 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
         ({"fine_tuning": -1.0}, "fine_tuning=-1.0 must be above 0 and at most 10"),
         ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
         ({"muon": 2.0}, "muon=2.0 must be above 0 and below 1; 0.02 is a good start, None leaves it out"),
+        ({"beta2": 1.0}, "beta2=1.0 must be above 0 and below 1; 0.999 suits long runs, 0.95 short ones"),
         ({"warm_up": 9.0}, "warm_up=9.0 must be from 0 to 1"),
     ],
 )
