@@ -268,6 +268,9 @@ class Transformer(nn.Module, Checkpointed):
 class ARMD(Transformer):
     """Auto-Regressive Masked Diffusion: strictly causal in blocks, for any order (ARMD, section 3; arXiv 2601.16971).
 
+    Where BOS alone is seen, the norm behind prefix aggregation leaves of a target's position only the sign of
+    <PE_n, PE_0>: what an order makes first, on its own, hardly knows where it stands.
+
     >>> model = ARMD(ARMDConfig(vocab_size=7, max_length=8, n_layer=2, n_head=2, d_model=16))
     >>> model(torch.zeros(1, 8, dtype=torch.long), GenerationOrder.strided(8, 2)).shape
     torch.Size([1, 8, 7])

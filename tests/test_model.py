@@ -266,6 +266,22 @@ def test_rows_of_a_batch_are_scored_under_their_own_orders():
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_made_first_and_alone_knows_of_its_place_the_sign_of_a_kernel_and_no_more():
+    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), 1, N)
+    with torch.no_grad():
+        model.bos.normal_(std=100.0)  # so that the norm's epsilon plays no part
+        model.position[1 : N + 1 : 2] *= -1  # some kernels of either sign
+    kernel = model.position[1 : N + 1] @ model.position[0]
+    made_first = {True: [], False: []}
+    for place in range(N):
+        others = [p for p in range(N) if p != place]
+        order = GenerationOrder(torch.tensor([place, *others]), torch.arange(N))
+        made_first[bool(kernel[place] > 0)].append(model(tokens, order)[0, place])
+    for logits in made_first.values():
+        torch.testing.assert_close(torch.stack(logits), logits[0].expand(len(logits), -1), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(made_first[True][0], made_first[False][0], atol=1e-2)
+
+
 def test_tied_head_is_the_embedding_and_baselines_are_of_equal_size():
     config = ARMDConfig(1024, 256, n_layer=6, n_head=4, d_model=256, tie_weights=True)
     model = ARMD(config)

@@ -230,6 +230,28 @@ for name, table in tables.items():
 lesson_figures.kernels(tables, at=80, reach=40, order=GenerationOrder.strided(16, 2))
 
 # %% [markdown]
+# The norm has a price. Before anything is written, target $n$ sees BOS alone, and its sum is $\langle PE_n, PE_0 \rangle$
+# times the row of BOS. Brought to size, only the **sign** of that number is left, and attention to a single row adds no
+# position either. So whichever token an order makes first hardly knows where in the text it stands. Left to right nobody
+# notices, as that is always position 0. Ask the trained model for the first token of a tale at every place:
+
+
+# %%
+def made_first(place):
+    others = [p for p in range(160) if p != place]
+    order = GenerationOrder(torch.tensor([place, *others]), torch.arange(160))
+    with torch.no_grad():
+        return tales.model(torch.zeros(1, 160, dtype=torch.long), order)[0, place].softmax(-1)
+
+
+places = range(0, 160, 8)
+openings = torch.stack([made_first(place) for place in places])
+is_positive = torch.stack([learnt[place + 1] @ learnt[0] > 0 for place in places])  # inside, BOS has position 0
+distance = torch.cdist(openings, openings, p=1) / 2  # 0: the same prediction; 1: nothing in common
+is_same = is_positive[:, None] == is_positive[None, :]
+print(f"same sign: at most {distance[is_same].max():.2f} apart; other sign: at least {distance[~is_same].min():.2f}")
+
+# %% [markdown]
 # ## 3. Two streams
 #
 # $G^0$ is a rough sketch of the past. To read it closely, G needs attention, and attention needs keys and values that are
