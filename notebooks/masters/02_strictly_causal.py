@@ -216,9 +216,13 @@ lab.report(largest_difference=float((by_state - by_matrix).abs().max()), state=l
 lab.show_source(ARMD.first_targets)
 
 # %% [markdown]
-# `prefix_norm` brings every row to the same size, as the sum grows with the prefix. What the paper leaves open is where
-# $PE$ starts. Here it starts as sinusoids with short waves, so that a target listens to its neighbours first; training
-# reshapes it. Below, the start, and what the shipped model of children's tales has made of it.
+# `prefix_norm` brings every row to the same size, as the sum grows with the prefix. It has a price: before anything is
+# written, target $n$ sees BOS alone, and its sum is $\langle PE_n, PE_0 \rangle$ times the row of BOS. Brought to size, only
+# the **sign** of that number is left, and attention to a single row adds no position either. So whichever token an order
+# makes first hardly knows where in the text it stands. Left to right nobody notices, as that is always position 0.
+#
+# What the paper leaves open is where $PE$ starts. Here it starts as sinusoids with short waves, so that a target listens to
+# its neighbours first; training reshapes it. Below, the start, and what the shipped model of children's tales has made of it.
 
 # %%
 tales = lab.load("tales")
@@ -228,28 +232,6 @@ for name, table in tables.items():
     near, far = (float(table[80] @ table[80 - k] / (table[80] @ table[80])) for k in (1, 10))
     print(f"{name}: a neighbour weighs {near:.2f} of what the place itself would, a token ten away {far:.2f}")
 lesson_figures.kernels(tables, at=80, reach=40, order=GenerationOrder.strided(16, 2))
-
-# %% [markdown]
-# The norm has a price. Before anything is written, target $n$ sees BOS alone, and its sum is $\langle PE_n, PE_0 \rangle$
-# times the row of BOS. Brought to size, only the **sign** of that number is left, and attention to a single row adds no
-# position either. So whichever token an order makes first hardly knows where in the text it stands. Left to right nobody
-# notices, as that is always position 0. Ask the trained model for the first token of a tale at every place:
-
-
-# %%
-def made_first(place):
-    others = [p for p in range(160) if p != place]
-    order = GenerationOrder(torch.tensor([place, *others]), torch.arange(160))
-    with torch.no_grad():
-        return tales.model(torch.zeros(1, 160, dtype=torch.long), order)[0, place].softmax(-1)
-
-
-places = range(0, 160, 8)
-openings = torch.stack([made_first(place) for place in places])
-is_positive = torch.stack([learnt[place + 1] @ learnt[0] > 0 for place in places])  # inside, BOS has position 0
-distance = torch.cdist(openings, openings, p=1) / 2  # 0: the same prediction; 1: nothing in common
-is_same = is_positive[:, None] == is_positive[None, :]
-print(f"same sign: at most {distance[is_same].max():.2f} apart; other sign: at least {distance[~is_same].min():.2f}")
 
 # %% [markdown]
 # ## 3. Two streams
