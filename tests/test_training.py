@@ -275,7 +275,7 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
         ({"fine_tuning": -1.0}, "fine_tuning=-1.0 must be above 0 and at most 10"),
         ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
         ({"muon": 2.0}, "muon=2.0 must be above 0 and below 1; 0.02 is a good start, None leaves it out"),
-        ({"beta2": 1.0}, "beta2=1.0 must be above 0 and below 1; 0.999 suits long runs, 0.95 short ones"),
+        ({"beta2": 1.0}, "beta2=1.0 must be above 0 and below 1; 0.95 to 0.999 are usual"),
         ({"warm_up": 9.0}, "warm_up=9.0 must be from 0 to 1"),
     ],
 )
