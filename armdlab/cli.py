@@ -78,7 +78,9 @@ def train(
     n_layer: Annotated[int, typer.Option(help="Layers L.")] = 4,
     n_head: Annotated[int, typer.Option(help="Attention heads H.")] = 4,
     d_model: Annotated[int, typer.Option(help="Width D.")] = 128,
-    dropout: Annotated[float | None, typer.Option(help="Features dropped; left out: small texts 0.4, else 0.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of features dropped; left out, 0.4 for a small text and 0 for a large.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows at each step, B.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 2e-3,
     muon: Annotated[

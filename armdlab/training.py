@@ -52,8 +52,7 @@ class Plan:
         cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices only.
         beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
-            small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them: their gradients are
-            small and steady, and a memory of 20 steps drowns them in those of each sight of the token
+            small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
             (tests/benchmarks/README.md).
         clip: largest norm of the gradient.
         seed: of batches and dropout.

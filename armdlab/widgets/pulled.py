@@ -32,15 +32,15 @@ class PulledView(View):
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start a run; returns what the view needs before its first step."""
-        raise NotImplementedError
+        raise NotImplementedError("a PulledView has no run to begin: use one of its subclasses")
 
     def advance(self, seconds: float) -> tuple[dict[str, Any], bool]:
         """Go on for about that long, at least one step; returns what is new, and whether there is more to come."""
-        raise NotImplementedError
+        raise NotImplementedError("a PulledView has no run to advance: use one of its subclasses")
 
     def halt(self, shown: int | None) -> None:
         """End the run where the view saw it end: after `shown` steps, or after all that were made if None."""
-        raise NotImplementedError
+        raise NotImplementedError("a PulledView has no run to halt: use one of its subclasses")
 
     def look_up(self) -> dict[str, Any]:
         """What is worth knowing once a run has ended, and would have delayed it."""

@@ -41,11 +41,11 @@ class View(anywidget.AnyWidget):
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """What to send back for a message of the view; traits may change meanwhile."""
-        raise NotImplementedError
+        raise NotImplementedError("a View does not know what its page may ask: use one of its subclasses")
 
     def picture(self) -> Picture:
         """A drawing of what there is to see."""
-        raise NotImplementedError
+        raise NotImplementedError("a View has nothing to draw: use one of its subclasses")
 
     def _asked(self, _: object, content: dict[str, Any], buffers: object) -> None:
         with self._one_at_a_time:

@@ -1,0 +1,58 @@
+"""How much chance does a model of tales leave to tokens that cannot be there?
+
+Run it from the root of the repository: `python tests/benchmarks/rare_tokens.py tales tales_ar runs/mine` (half a minute
+each).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+import armdlab
+from armdlab import tales
+from armdlab.baselines import BlockDiffusion
+from armdlab.rows import Rows
+from armdlab.tale_evaluation import excess_nats
+from armdlab.trained import Lab
+
+SEED = 2026
+RARE = 1e-3  # a tale's rarest word has some 1 %: what gets less hardly belongs to it
+MANY = 3.0  # nats; a name out of sixty has 4.1
+
+
+def left_to_rare(lab: Lab, texts: list[str]) -> tuple[float, float]:
+    """What tokens below `RARE` get together, left to right: in a mean tale, and at a mean slot of over `MANY` nats.
+
+    Raises:
+        ValueError: if the model is masked diffusion, which does not read left to right.
+    """
+    if isinstance(lab.model, BlockDiffusion):
+        raise ValueError(f"{type(lab.model).__name__} does not read left to right; measure ARMD or AR")
+    rows = Rows.encode(texts, lab.tokenizer, lab.model.config.max_length)
+    tokens = rows.pad(torch.arange(len(rows)))
+    log_p = torch.cat([lab.model(part).log_softmax(-1) for part in tokens.split(50)])[rows.is_text(tokens)]
+    p = log_p.exp()
+    rare, has_many = torch.where(p < RARE, p, 0).sum(-1), -(p * log_p).sum(-1) > MANY
+    return float(rare.sum()) / len(texts), float(rare[has_many].mean())
+
+
+def main() -> None:
+    """Print a row for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="+", help="shipped models or folders, ARMD or AR")
+    parser.add_argument("--tales", type=int, default=300, help="how many to score")
+    asked = parser.parse_args()
+    texts = list(tales.tales(asked.tales, SEED))
+    for name in asked.models:
+        lab = armdlab.load(name)
+        with torch.inference_mode():
+            of_tale, of_slot = left_to_rare(lab, texts)
+            excess = excess_nats(lab.model, lab.tokenizer, texts)
+        rare = f"rare tokens get {of_tale:.3f} in a tale, {of_slot:.4f} at a slot of over {MANY:g} nats"
+        print(f"{name}: {rare}; {excess}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
