@@ -330,6 +330,7 @@ class Session:
             "steps": self.training.step,
             "planned_steps": self.training.plan.steps,
             "parameters": self.model.n_parameters,
+            "processes": self.training.accelerator.num_processes,  # each learns from a batch of its own
             "tokenizer": self.tokenizer.fingerprint,
             "versions": {"armdlab": armdlab.__version__, "torch": torch.__version__, "python": sys.version.split()[0]},
         }

@@ -250,6 +250,7 @@ class Training:
         with written_whole(folder / STATE) as state, written_whole(folder / PLAN) as plan:
             save_file(self._moments(), state, metadata={"step": str(self.step)})
             saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
+            saved["processes"] = self.accelerator.num_processes
             plan.write_text(to_json(saved) + "\n", encoding="utf-8")
             self.bare_model.save_pretrained(folder)
 
@@ -258,8 +259,8 @@ class Training:
 
         Raises:
             FileNotFoundError: if the folder holds no saved training.
-            ValueError: if it was saved under another plan, by a model of another shape or on another text, or a file is
-                torn.
+            ValueError: if it was saved under another plan, by another number of processes, by a model of another shape
+                or on another text, or a file is torn.
         """
         folder = Path(folder)
         saved = read_json(folder / PLAN)
@@ -272,6 +273,12 @@ class Training:
             raise ValueError(
                 f"{folder} was trained on another text than its corpus holds now; restore the corpus as it was, or "
                 "train anew into another folder"
+            )
+        here = self.accelerator.num_processes
+        if saved.get("processes", here) != here:
+            raise ValueError(
+                f"{folder} was trained by {saved['processes']} processes, each with batches of its own, and here are "
+                f"{here}; resume by `accelerate launch --num_processes {saved['processes']} -m armdlab.cli train`"
             )
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from armdlab.recipes import Session
+
 SCRIPT = """
 import json, sys
 import torch
@@ -45,6 +47,7 @@ rank = Accelerator().process_index
 session = Session.begin(Recipe(corpus=f"file:{sys.argv[1]}/cats.txt", **sizes), f"{sys.argv[1]}/run")
 recipes.seconds_per_step = lambda model, text, plan: (0.01, 0.02)[rank ^ plan.bf16]  # each sees another cost
 session.rehearse((False, True), 0.01, say=lambda _: None)
+session.save()
 open(f"{sys.argv[1]}/rank{rank}.txt", "w").write(f"{session.recipe.steps} {session.recipe.bf16}")
 session.training.accelerator.end_training()
 """
@@ -71,10 +74,13 @@ def in_two_processes(script, folder):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
-def test_two_processes_agree_on_what_a_rehearsal_found(tmp_path):
+def test_two_processes_agree_on_what_a_rehearsal_found_and_only_two_go_on(tmp_path):
     (tmp_path / "cats.txt").write_text("\n\n".join(f"The cat number {i} sits on the mat." for i in range(200)))
     in_two_processes(REHEARSAL, tmp_path)
     assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["55 False"] * 2
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["processes"] == 2
+    with pytest.raises(ValueError, match=r"trained by 2 processes.* here are 1; resume by `accelerate launch --num_p"):
+        Session.resume(tmp_path / "run")
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
