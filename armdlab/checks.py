@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ class Verdict:
 
     def __repr__(self) -> str:
         return f"{'passed' if self.passed else 'not yet'}: {self.sentence}"
+
+    def _repr_html_(self) -> str:
+        """For a notebook, which breaks plain text in the middle of words."""
+        return f"<p>{escape(repr(self))}</p>"
 
 
 # Ties, a position that is masked alone, and times whose order is not that of the positions

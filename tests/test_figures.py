@@ -144,6 +144,12 @@ def test_source_is_shown_as_it_is():
     assert "def strided(" in repr(lab.show_source(GenerationOrder.strided))
 
 
+def test_a_verdict_reaches_a_notebook_as_a_sentence_that_wraps_between_words():
+    verdict = checks.Verdict(False, "you used < where M^c needs <=")
+    assert repr(verdict) == "not yet: you used < where M^c needs <="
+    assert verdict._repr_html_() == "<p>not yet: you used &lt; where M^c needs &lt;=</p>"
+
+
 def test_finish_counts_what_passed_in_this_session():
     done, open_ = checks.Verdict(True, "all of it"), checks.Verdict(False, "not this")
     text = repr(lab.finish("01", one_thing=done, another=open_))
