@@ -13,7 +13,6 @@ from typing import Annotated
 import datasets
 import typer
 from rich.live import Live
-from rich.text import Text as Styled
 
 from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
@@ -54,7 +53,7 @@ def main() -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("ARMDLAB_DEBUG"):
             raise
-        progress.print(Styled.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        terminal.complain(error)
         sys.exit(2)
 
 

@@ -24,10 +24,11 @@ from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.model import ARMD, ARMDConfig, Transformer
 from armdlab.orders import GenerationOrder
+from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, Lab, load
-from armdlab.training import Plan, Training, TrainStep, device_of_training, load_plan, seconds_per_step
+from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
 SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from itertools import groupby, pairwise
 from typing import Any
@@ -20,7 +21,8 @@ from armdlab.trained import Lab
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
 CURVE = 24  # characters
 
-progress = Console(stderr=True, markup=False, emoji=False)  # a path such as runs/[x] is no markup
+# A path such as runs/[x] is no markup. Of several processes that train together the first one speaks.
+progress = Console(stderr=True, markup=False, emoji=False, quiet=int(os.environ.get("RANK", "0")) > 0)
 
 
 def watch(session: Session) -> bool:
@@ -96,7 +98,14 @@ def finish(session: Session, as_json: bool) -> None:
 
 def answer(as_json: bool, facts: dict[str, Any] | list[Any], text: str) -> None:
     """The result of a command, to stdout: for machines as JSON, for people as text."""
-    print(to_json(facts) if as_json else text)
+    if not progress.quiet:
+        print(to_json(facts) if as_json else text)
+
+
+def complain(error: Exception) -> None:
+    """Say what is wrong; that is worth a line of any process."""
+    progress.quiet = False
+    progress.print(Styled.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
 
 
 def sparkline(values: list[float], width: int) -> str:

@@ -130,7 +130,7 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:
     """
     folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
     if not folder.is_dir():
-        shipped = sorted(path.name for path in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+        shipped = sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
         raise FileNotFoundError(
             f"{name} is no folder here and no model that the lab ships ({', '.join(shipped) or 'none yet'}); "
             "train one by `armdlab train --out DIR`"

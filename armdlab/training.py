@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import accelerate
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -27,6 +26,7 @@ from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import diffusion_bound, nll
 from armdlab.orders import GenerationOrder
+from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
 
 STATE, PLAN = "training_state.safetensors", "training.json"
@@ -135,25 +135,6 @@ class TrainStep:
     seconds: float
 
 
-def device_of_training(asked: torch.device | str | None = None) -> torch.device:
-    """Where Accelerate trains: one choice for the whole process, made by what there is and by its environment.
-
-    Args:
-        asked: a device that must be the one; None for whichever it is.
-
-    Raises:
-        ValueError: if it is another one.
-    """
-    chosen = accelerate.Accelerator().device
-    wanted = chosen if asked is None else torch.device(asked)
-    if wanted.type != chosen.type or (wanted.index or 0) != (chosen.index or 0):
-        raise ValueError(
-            f"device={asked} is not {chosen}, where Accelerate trains in this process; leave it out, or set "
-            "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
-        )
-    return chosen
-
-
 class Training:
     """A run that a person can watch: iterate over `run()`, stop when you like, `save()`, and resume.
 
@@ -173,7 +154,7 @@ class Training:
             raise ValueError(f"rows of length={length} do not fit max_length={model.config.max_length}; shorten them")
         text.windows(length, 1, seeded(0))  # or say now that the text is too short, or its rows are of another length
         self.text, self.plan, self.step = text, plan, 0
-        self.accelerator = accelerate.Accelerator()
+        self.accelerator = accelerator_of_all()
         self.model, *self.optimizers = self.accelerator.prepare(model, *_optimizers(model, plan))
 
     def run(self) -> Iterator[TrainStep]:
@@ -278,7 +259,7 @@ class Training:
         if saved.get("processes", here) != here:
             raise ValueError(
                 f"{folder} was trained by {saved['processes']} processes, each with batches of its own, and here are "
-                f"{here}; resume by `accelerate launch --num_processes {saved['processes']} -m armdlab.cli train`"
+                f"{here}; resume by `torchrun --nproc_per_node {saved['processes']} -m -- armdlab.cli train`"
             )
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:

@@ -51,7 +51,8 @@ LAYERS = {
     "samples": {"orders", "curriculum", "model", "decoding", "tokenization", "tales"},
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
-    "training": {"orders", "model", "baselines", "objectives", "curriculum", "rows", "checkpoints"},
+    "processes": set(),
+    "training": {"orders", "model", "baselines", "objectives", "curriculum", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
     "recipes": {
         "orders",
@@ -64,6 +65,7 @@ LAYERS = {
         "corpora",
         "checkpoints",
         "evaluation",
+        "processes",
         "training",
         "trained",
     },

@@ -62,33 +62,66 @@ os._exit(0)
 """
 
 
-def in_two_processes(script, folder):
+def in_two_processes(*what, **environment):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    return subprocess.run(
+        [*launch, *what], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def cats(folder):
+    path = folder / "cats.txt"
+    path.write_text("\n\n".join(f"The cat number {i} sits on the mat." for i in range(200)))
+    return path
+
+
+def script_in_two_processes(script, folder):
     path = folder / "script.py"
     path.write_text(script + LEAVE)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(
-        [*launch, str(path), str(folder)], capture_output=True, text=True, env=environment, check=False
-    )
+    run = in_two_processes(str(path), str(folder))
     assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_two_processes_agree_on_what_a_rehearsal_found_and_only_two_go_on(tmp_path):
-    (tmp_path / "cats.txt").write_text("\n\n".join(f"The cat number {i} sits on the mat." for i in range(200)))
-    in_two_processes(REHEARSAL, tmp_path)
+    cats(tmp_path)
+    script_in_two_processes(REHEARSAL, tmp_path)
     assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["55 False"] * 2
     assert json.loads((tmp_path / "run" / "card.json").read_text())["processes"] == 2
-    with pytest.raises(ValueError, match=r"trained by 2 processes.* here are 1; resume by `accelerate launch --num_p"):
+    with pytest.raises(
+        ValueError, match=r"trained by 2 processes.* here are 1; resume by `torchrun --nproc_per_node 2"
+    ):
         Session.resume(tmp_path / "run")
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_two_processes_learn_one_model_from_batches_of_their_own(tmp_path):
-    in_two_processes(SCRIPT, tmp_path)
+    script_in_two_processes(SCRIPT, tmp_path)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [facts["world"] for facts in ranks] == [2, 2]
     assert ranks[0]["batch"] != ranks[1]["batch"]
     assert ranks[0]["losses"] == ranks[1]["losses"]
     assert ranks[0]["weights"] == ranks[1]["weights"]
     assert {"model.safetensors", "training_state.safetensors"} <= {path.name for path in Path(tmp_path).iterdir()}
+
+
+TRAIN = ("-m", "--", "armdlab.cli", "train", "--steps", "3", "--length", "16", "--n-layer", "2", "--d-model", "16")
+TRAIN += ("--vocab-size", "280", "--batch-size", "2", "--precision", "float32", "--json")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_the_command_line_trains_in_two_processes_of_which_one_speaks(tmp_path):
+    run = in_two_processes(*TRAIN, "--corpus", f"file:{cats(tmp_path)}", "--out", str(tmp_path / "run"))
+    # the exit status is that of how torch leaves, see above
+    assert json.loads(run.stdout)["processes"] == 2, run.stderr
+    assert run.stderr.count("learning a tokenizer") == 1
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_processes_that_do_not_know_of_each_other_train_nothing(tmp_path):
+    out = tmp_path / "run"
+    run = in_two_processes(*TRAIN, "--corpus", f"file:{cats(tmp_path)}", "--out", str(out), ACCELERATE_USE_CPU="false")
+    said = "WORLD_SIZE=2 processes were launched, and Accelerate knows of 1; for processes on CPUs set ACCELERATE_USE"
+    assert said in run.stderr
+    assert not out.exists()

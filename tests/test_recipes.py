@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from armdlab.processes import device_of_training
 from armdlab.recipes import Recipe, Session
 from armdlab.trained import load
-from armdlab.training import device_of_training
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")

@@ -1,0 +1,42 @@
+"""Which processes train one model together, and where? (a thin front of `accelerate`)"""
+
+from __future__ import annotations
+
+import os
+
+import accelerate
+import torch
+
+
+def device_of_training(asked: torch.device | str | None = None) -> torch.device:
+    """Where Accelerate trains: one choice for the whole process, made by what there is and by its environment.
+
+    Args:
+        asked: a device that must be the one; None for whichever it is.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    chosen = accelerator_of_all().device
+    wanted = chosen if asked is None else torch.device(asked)
+    if wanted.type != chosen.type or (wanted.index or 0) != (chosen.index or 0):
+        raise ValueError(
+            f"device={asked} is not {chosen}, where Accelerate trains in this process; leave it out, or set "
+            "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
+        )
+    return chosen
+
+
+def accelerator_of_all() -> accelerate.Accelerator:
+    """Accelerate, at the head of every process that was launched.
+
+    Raises:
+        ValueError: if it knows of fewer: each would learn the same alone, and write into one folder.
+    """
+    accelerator, launched = accelerate.Accelerator(), int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"WORLD_SIZE={launched} processes were launched, and Accelerate knows of {accelerator.num_processes}; "
+            "for processes on CPUs set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
