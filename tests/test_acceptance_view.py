@@ -64,13 +64,28 @@ def test_watching_tells_the_rule_that_decided_and_the_tokens_that_came_of_it(see
         step.write_into(text)
     assert torch.equal(text, generate(model, length=24, streams=4, verify=True, batch_size=3, seed=seed))
     for found in seen:
-        passes = (found.u * found.q < found.p) | ~found.is_inside
+        passes = (found.u * found.q < found.p) & found.is_inside
         assert torch.equal(passes.int().cumprod(-1).sum(-1, keepdim=True), found.n_passed)
         kept = torch.arange(4) < found.n_passed
         assert torch.equal(found.tokens[kept], found.drafts[kept])
         assert (found.tokens != found.drafts).sum(-1).le(1).all(), "one at most is drawn anew"
         passed += found.n_passed.flatten().tolist()
     assert min(passed) < 4 <= max(passed), "some failed and some passed"
+
+
+def test_what_follows_a_refused_draft_is_given_up_and_drafted_anew(view):
+    calls = view.run_now(streams=4, seed=1)["calls"]
+    given_up = 0
+    for call, following in pairwise(calls[:-8]):  # behind these, windows reach the end
+        places = [draft["at"] for draft in following["drafts"]]
+        if call["redrawn"] is None:
+            assert len(places) == 4
+        else:
+            goes_on = call["drafts"][call["passed"]]["at"] + 1  # in the same stream
+            assert len(places) == 3
+            assert goes_on not in places
+            given_up += 1
+    assert given_up
 
 
 @pytest.mark.parametrize(("streams", "seed"), [(1, 0), (4, 0), (8, 3)])
@@ -136,7 +151,7 @@ def test_what_lies_behind_the_end_is_no_draft():
     lab = SimpleNamespace(tokenizer=SimpleNamespace(decode=lambda ids: f"<{ids[0]}>"))
     row, half = torch.tensor([[3, 4, 5]]), torch.full((1, 3), 0.5)
     judgement = SimpleNamespace(positions=row, drafts=row, tokens=row, q=half, p=half, u=half)
-    judgement.is_inside, judgement.n_passed = row < 5, torch.tensor([[3]])
+    judgement.is_inside, judgement.n_passed = row < 5, torch.tensor([[2]])
     call = told(lab, judgement)
     assert [draft["piece"] for draft in call["drafts"]] == ["<3>", "<4>"]
     assert (call["passed"], call["redrawn"], n_made(call)) == (2, None, 2)

@@ -21,7 +21,7 @@ function render({ model, el }) {
   const next = make(bar, "button", { type: "button", "aria-keyshortcuts": "ArrowRight" }, "Next");
   const line = make(bar, "input", { type: "range", min: 0, max: 0, value: 0, step: 1, "aria-label": "network call of the run" });
   const text = make(root, "div", { class: "text", role: "group", "aria-label": "the text so far; what this call made is lit" });
-  make(root, "p", { class: "note" }, "The bars: q, the chance by which a draft was drawn; p, its chance by the judge; and min(1, p/q), the chance to stay. The line is the die u: a draft stays if the line falls inside the bar.");
+  make(root, "p", { class: "note" }, "The bars: q, the chance by which a draft was drawn; p, its chance by the judge; and min(1, p/q), the chance to stay. The line is the die u: a draft stays if the line falls inside the bar. Behind a refusal the next call judges one draft fewer: what went on from the refused one is given up, and drafted anew.");
 
   let run = model.get("verified"), at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
   const wait = 900;

@@ -136,7 +136,7 @@ def judged(lab: Lab, order: GenerationOrder, streams: int, seed: int) -> Iterato
 
 
 def told(lab: Lab, judgement: Judgement) -> dict[str, Any]:
-    """One call as the view shows it: a `Judgement` of one row, without what lies behind the end."""
+    """One call as the view shows it: a `Judgement` of one row, without what is no draft."""
     inside, passed = int(judgement.is_inside.sum()), int(judgement.n_passed)
     pieces, tokens = (
         [lab.tokenizer.decode([v]) for v in ids[0].tolist()] for ids in (judgement.drafts, judgement.tokens)
@@ -147,7 +147,7 @@ def told(lab: Lab, judgement: Judgement) -> dict[str, Any]:
     ]
     return {
         "drafts": drafts[:inside],
-        "passed": min(passed, inside),
+        "passed": passed,
         "redrawn": tokens[passed] if passed < inside else None,
     }
 

@@ -201,16 +201,21 @@ def chances(text, order, known, window, choose):
 # verdicts on the drafts behind the failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
 # than that each is a draw from its $q$. That is all the proof above asks for; they are judged again in the next call, against a $p$ that sees the redrawn token. The
 # refused draft itself must never come back: given that it failed, it is no draw from $q$ any more.
+#
+# One more rule costs nothing. The call that refuses a draft has also drafted what comes next in *its* stream, in sight of the token that is gone.
+# That draft would be refused too, most likely, but not before the next one had been drafted behind it, and so on down the stream. So it is
+# **given up** unseen: the next window ends one draft earlier, and the call drafts that place anew, behind the right token. Is that allowed? Yes: whether a draft is
+# given up depends on the fate of another one, never on what it says itself.
 
 
 # %%
 @torch.no_grad()
-def verified(order, window, choose):
+def verified(order, window, choose, give_up=True):
     text, f = torch.zeros(1, order.length, dtype=torch.long), 0
     q = chances(text, order, 0, window, choose)[:window]
     drafts = choose.draw(q)
     while f < order.length:
-        n = min(window, order.length - f)  # drafts to judge
+        n = min(len(drafts), order.length - f)  # drafts to judge
         at, each, x = order.positions[f : f + n], torch.arange(n), drafts[:n]
         text[0, at] = x
         both = chances(text, order, f + n, window, choose)
@@ -224,8 +229,9 @@ def verified(order, window, choose):
         n_new = min(n_passed + 1, n)
         yield f, x.tolist(), text[0, at[:n_new]].tolist(), p, q[:n]
         q_further = both[(f + n + torch.arange(window)).clamp(max=order.length - 1)]
-        q = torch.cat([q[:n], q_further])[n_new : n_new + window]
-        drafts = torch.cat([x, choose.draw(q_further)])[n_new : n_new + window]
+        n_next = window - (give_up and n_passed < n)  # what goes on from a refused draft saw it
+        q = torch.cat([q[:n], q_further])[n_new : n_new + n_next]
+        drafts = torch.cat([x, choose.draw(q_further)])[n_new : n_new + n_next]
         f += n_new
 
 
@@ -238,7 +244,9 @@ order = GenerationOrder.strided(N, 4)
 calls = list(verified(order, 4, Sampler(seed=0)))
 written = torch.tensor([token for _, _, made, _, _ in calls for token in made])
 same = int((text[0, order.positions] == written).sum())
+cascade = len(list(verified(order, 4, Sampler(seed=0), give_up=False)))
 lab.report(calls=len(calls) + 1, tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
+lab.report(calls_if_nothing_were_given_up=cascade + 1)
 words = ["(end)" if v == end else shipped.tokenizer.decode([v]).strip() or "_" for v in range(model.config.vocab_size)]
 n_made = [len(made) for _, _, made, _, _ in calls]
 start = acceptance_figures.half_kept(n_made, window=4)  # in these calls about half of the drafts pass
@@ -247,9 +255,9 @@ lab.report(tokens_made_in_these_calls=n_made[start : start + 6])
 acceptance_figures.acceptance(shown, "Six calls", number=start + 2)  # call 1 only drafts
 
 # %% [markdown]
-# Read it downwards: grey drafts appear again one row below, now in front. While streams have hardly begun, each draft depends on what its neighbours
-# will say, and fails; once they know their tale, most drafts pass, and a call makes four tokens. Now take one refused draft, from the place where the
-# chance to stay was nearest to one half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
+# Read it downwards: grey drafts appear again one row below, now in front, and below an orange one the window is shorter by one. The heads of the streams
+# were all drafted from nothing, none in sight of another, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
+# one refused draft, from the place where the chance to stay was nearest to one half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
 # %%
 refused = [
@@ -379,29 +387,29 @@ second
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 
 # %% [markdown]
-# Now measure. The package writes 16 rows for each number of streams, at two temperatures. From how many tokens each
-# call made, the chance to pass at each place of the window can be read off, given that the drafts before it passed.
+# Now measure. The package writes 16 rows for each number of streams, at two temperatures, and tells what each call made of its drafts. A draft
+# counts at its place of the window if all drafts before it passed; those behind a refused one were not looked at.
 
 
 # %%
-def tokens_of_calls(streams, temperature, rows=16):
-    """Of each row, the tokens that its calls made; 0 where a row was done already."""
-    how = {"streams": streams, "verify": True, "temperature": temperature, "seed": 0, "batch_size": rows}
-    return torch.stack([(step.positions != -1).sum(-1) for step in decode_steps(model, length=N, **how)], 1)
+def judged(streams, temperature, rows=16):
+    """Of all calls and rows: how many drafts passed in a row (M, 1), and which places held a draft (M, W)."""
+    seen, how = [], (GenerationOrder.strided(N, streams), Sampler(temperature, seed=0), None, streams)
+    list(speculative.verified_steps(shipped.engine, torch.full((rows, N), -1), *how, seen.append))
+    return torch.cat([call.n_passed for call in seen]), torch.cat([call.is_inside for call in seen])
 
 
 measured, passing = {}, {}
 for temperature in (1.0, 0.7):
     for S in (2, 4, 8):
-        made = tokens_of_calls(S, temperature)
-        whole = made[:, :-1][made[:, 1:] > 0]  # the last window of a row may be cut short
-        at_least = torch.tensor([(whole >= k).double().mean() for k in range(1, S + 1)])
-        measured[S, temperature] = N / (float((made > 0).sum(-1).double().mean()) + 1)
-        passing[S, temperature] = at_least[1:] / at_least[:-1]
+        n_passed, is_draft = judged(S, temperature)
+        places = torch.arange(S)
+        measured[S, temperature] = N / (len(n_passed) / 16 + 1)
+        passing[S, temperature] = (n_passed > places).sum(0) / (is_draft & (n_passed >= places)).sum(0)
 
 for (S, temperature), rate in measured.items():
     listed = " ".join(f"{chance:.2f}" for chance in passing[S, temperature].tolist())
-    print(f"S = {S}, temperature {temperature}: {rate:.2f} tokens a call, drafts before the last pass: {listed}")
+    print(f"S = {S}, temperature {temperature}: {rate:.2f} tokens a call, drafts pass: {listed}")
 curves = {
     f"S = {S}, temperature {t}": [(k + 1, float(chance)) for k, chance in enumerate(passing[S, t])]
     for S, t in passing
@@ -469,7 +477,7 @@ lesson_figures.lines(
 # - Plain streams have an exact distribution, and it is another one than that of one by one.
 # - Keep a draft with chance $\min(1, p/q)$, else draw from what $q$ left of $p$. What is kept has distribution $p$, whatever $q$ was.
 # - The drafter decides the speed, never the distribution. A draft stays with chance $\sum \min(p, q)$.
-# - Drafts behind a failed one are still draws from their $q$, so they may be judged again; a refused one never.
+# - Drafts behind a failed one are still draws from their $q$, so they may be judged again; a refused one never, and what went on from it is given up.
 # - ARMD scores any order in one pass. So drafter and judge are one network, and one call does both.
 # - Verification buys calls with rows.
 # - What is kept exactly is the model's own chain rule in the order of the streams. Whether that is good is a question to the model.
