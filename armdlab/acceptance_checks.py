@@ -62,7 +62,7 @@ def acceptance_rule(
 
 
 def tokens_per_call(function: Callable[[Tensor], Tensor]) -> Verdict:
-    """Judge the number of tokens that a call makes in the mean, from float64 (W,), the chance that each draft passes.
+    """Judge the number of tokens that a call makes in the mean, from float64 (n,), the chance that each draft passes.
 
     Each chance is given that all drafts before it passed.
     """
@@ -71,30 +71,25 @@ def tokens_per_call(function: Callable[[Tensor], Tensor]) -> Verdict:
         found, trouble = call(function, a.clone())
         if trouble:
             return trouble
-        W, passed = len(a), a.cumprod(0)  # passed[k]: drafts 1 .. k + 1 have all passed
-        right = 1 + passed[:-1].sum()
+        n, passed = len(a), a.cumprod(0)  # passed[k]: drafts 1 .. k + 1 have all passed
         wrong = {
-            "you count the drafts that pass, and the one that failed is redrawn: a call makes that token too": (
-                passed.sum()
-            ),
-            f"you count one token too many: behind {W} drafts that pass this judge draws none, so {W} is the most": (
-                1 + passed.sum()
+            "you count the drafts that pass, and the call draws one token more: in the place of the refused one, or "
+            "behind them all": passed.sum(),
+            f"you let the last draft count for nothing; if all {n} pass, the call draws one more behind them": (
+                1 + passed[:-1].sum()
             ),
             "you add the chances as if each draft counted alone; it counts only if all before it passed": a.sum(),
-            "you add the chances as if each draft counted alone, and the redrawn token: multiply along the window": (
-                1 + a[:-1].sum()
-            ),
             "yours is one plus the sum of the chances; a draft counts only if all before it passed": 1 + a.sum(),
             "you take the mean chance for all drafts; they differ along the window": (
-                (a.mean() ** torch.arange(W)).sum()
+                (a.mean() ** torch.arange(n + 1)).sum()
             ),
-            "you leave the first draft out; the LAST one is without weight: kept or redrawn, it is one token": (
-                1 + a[1:].cumprod(0).sum()
-            ),
+            "you leave the first draft out; if it fails, all others are in vain": 1 + a[1:].cumprod(0).sum(),
             "yours is the chance that the whole window passes": passed[-1],
-            "yours is W times the chance that the whole window passes; a part of it counts too": W * passed[-1],
+            f"yours is {n + 1} times the chance that the whole window passes; a part of it counts too": (
+                (n + 1) * passed[-1]
+            ),
         }
-        fault = _number_fault(found, right, wrong, f"for chances {list(chances)}")
+        fault = _number_fault(found, 1 + passed.sum(), wrong, f"for chances {list(chances)}")
         if fault:
             return Verdict(False, fault)
     return Verdict(True, "5 of 5 windows make as many tokens as they should: of 3, 4, 5, 2 and 1 drafts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -49,11 +50,11 @@ def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8, draft
 
 
 def half_kept(n_made: Sequence[int], window: int, shown: int = 6) -> int:
-    """The first of `shown` calls in a row that keep about half of their drafts: a picture of them holds every case.
+    """The first of `shown` calls in a row that make about half of what they can: a picture of them holds every case.
 
     Args:
         n_made: tokens that each call made.
-        window: W, drafts of a call.
+        window: W, tokens that a call makes at most.
         shown: how many calls a picture holds.
 
     >>> half_kept([1, 1, 1, 2, 4, 4, 4], window=4, shown=2)
@@ -64,39 +65,41 @@ def half_kept(n_made: Sequence[int], window: int, shown: int = 6) -> int:
 
 
 def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str, *, number: int = 1) -> Picture:
-    """Call by call: which drafts were kept, which one was drawn anew, which are judged again.
+    """Call by call: which drafts were kept, which token was drawn, which drafts are judged again.
 
     Args:
         calls: of each call the first rank of its window, the drafts, and the tokens that it made: all drafts that
-            passed, and the redrawn one behind them, if one failed.
+            passed, and the one that it drew behind them, in the place of a refused draft or as one more.
         title: of the figure.
         number: of the first of these calls.
     """
-    start, stop = calls[0][0], max(first + len(drafts) for first, drafts, _ in calls)
+    start, stop = calls[0][0], max(first + max(len(drafts), len(made)) for first, drafts, made in calls)
     figure = Figure(figsize=(1.2 + 0.86 * (stop - start), 1.2 + 0.5 * len(calls)), layout="constrained")
     axes = figure.subplots()
-    n_kept = n_redrawn = 0
+    n_kept = n_refused = n_more = 0
     for y, (first, drafts, made) in enumerate(calls):
-        for k, draft in enumerate(drafts):
-            is_kept = k < len(made) and made[k] == draft
-            is_redrawn = k < len(made) and not is_kept
-            n_kept, n_redrawn = n_kept + is_kept, n_redrawn + is_redrawn
-            face = KEPT if is_kept else REDRAWN if is_redrawn else FAINT
+        for k, (draft, token) in enumerate(zip_longest(drafts, made)):
+            is_kept, is_more = token == draft, draft is None
+            is_refused = not (is_kept or is_more or token is None)
+            n_kept, n_refused, n_more = n_kept + is_kept, n_refused + is_refused, n_more + is_more
+            face = KEPT if is_kept else FAINT if token is None else REDRAWN
             x = first - start + k
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1.5))
-            text = f"not {draft}\n{made[k]}" if is_redrawn else f"{draft}?" if face == FAINT else draft
+            text = f"not {draft}\n{token}" if is_refused else f"{draft}?" if token is None else token
             axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color=INK)
     axes.set_xlim(-0.5, stop - start - 0.5)
     axes.set_ylim(len(calls) - 0.5, -0.5)
     axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)
-    dress(axes, f"{title}: kept (blue), drawn anew (orange, with not), judged again (grey, with ?)", "call")
+    dress(axes, f"{title}: kept (blue), drawn (orange; not: what was refused), judged again (grey, with ?)", "call")
     axes.set_xticks(range(0, stop - start, 4), range(start, stop, 4))
     axes.set_yticks(range(len(calls)), range(number, number + len(calls)))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    made = "; ".join(f"call {y}: {len(tokens)} of {len(d)}" for y, (_, d, tokens) in enumerate(calls, number))
+    made = "; ".join(f"call {y}: {len(tokens)} of {len(d) + 1}" for y, (_, d, tokens) in enumerate(calls, number))
     return Picture.of(
-        figure, f"Windows of drafts, call by call: {n_kept} kept, {n_redrawn} drawn anew. Tokens made in {made}."
+        figure,
+        f"Windows of drafts, call by call: {n_kept} kept, {n_refused} drawn anew, {n_more} drawn as one more. "
+        f"Tokens made in {made}.",
     )
 
 

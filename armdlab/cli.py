@@ -198,7 +198,7 @@ def write(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Keep of S drafts what passes: exact.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Draft in parallel, keep what passes: exact.")] = False,
     min_probability: Annotated[float | None, typer.Option(help="A stream waits with less likely tokens.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Watch each stream fill its lane.")] = False,
     seed: Annotated[int | None, typer.Option(help="Makes chance repeatable; a fresh one if left out.")] = None,

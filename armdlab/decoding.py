@@ -88,8 +88,8 @@ def decode_steps(
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.
-        verify: draft `streams` tokens at a time and keep those that pass: parallel, and exactly the distribution of
-            making them one after another in the same order (`armdlab.speculative`). ARMD only.
+        verify: make up to `streams` tokens a call, drafted together and kept as far as they pass: parallel, and exactly
+            the distribution of making them one after another in the same order (`armdlab.speculative`). ARMD only.
         gate: let a stream commit its token only where it is sure enough, and try again at the next step where it is not
             (`armdlab.gated`). ARMD only; takes no order of your own.
         end: token that ends a text. A row that has made it, and everything before it, is done: it leaves the batch, and

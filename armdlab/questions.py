@@ -162,16 +162,16 @@ QUESTIONS = {
         "the residual makes good whatever the drafter did, so the result is p for every q. What a bad drafter costs is "
         "time: the overlap shrinks, drafts fail, and a call makes fewer tokens.",
     ),
-    "last-of-a-window": Question(
+    "tokens-of-a-call": Question(
         "abc",
         "c",
-        "if the last draft passes it is kept, if it fails it is redrawn: one token either way. All other drafts open "
-        "the way to those behind them.",
+        "a refused draft is drawn anew in its place, so one token is certain; and if all three pass, the judge knows "
+        "the chances of the place behind them, too, and draws a fourth.",
     ),
     "rows-for-calls": Question(
         "abc",
         "c",
-        "a verified call computes 3S + 1 = 25 rows and makes at most 8 tokens: more than 3 rows a token, where one "
+        "a verified call computes 3S - 1 = 23 rows and makes at most 8 tokens: nearly 3 rows a token, where one "
         "by one takes 2. Verification buys calls with rows, and never saves any.",
     ),
     "calls-of-infilling": Question(

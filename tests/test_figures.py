@@ -72,8 +72,8 @@ def size(picture):
             "p and q: kept, 0.50 in all, p only: drawn anew, 0.50, q only: refused, 0.50. a: p 0.50, q 0.25;",
         ),
         (
-            lambda: acceptance_figures.acceptance([(0, ["a", "b", "c"], ["a", "x"]), (2, ["c", "d"], ["c", "d"])], "T"),
-            "call by call: 3 kept, 1 drawn anew. Tokens made in call 1: 2 of 3; call 2: 2 of 2.",
+            lambda: acceptance_figures.acceptance([(0, ["a", "b", "c"], ["a", "x"]), (2, ["c"], ["c", "d"])], "T"),
+            "call by call: 2 kept, 1 drawn anew, 1 drawn as one more. Tokens made in call 1: 2 of 4; call 2: 2 of 2.",
         ),
         (
             lambda: acceptance_figures.agreement(

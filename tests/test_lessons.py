@@ -818,17 +818,16 @@ def test_judge_of_acceptance_passes_what_is_exact_and_keeps_as_much_as_it_can():
     ("function", "sentence"),
     [
         (lambda a: None, "nothing is returned"),
-        (lambda a: a.cumprod(0).sum(), "you count the drafts that pass, and the one that failed is redrawn"),
-        (lambda a: 1 + a.cumprod(0).sum(), "you count one token too many: behind 3 drafts that pass this judge draws"),
+        (lambda a: a.cumprod(0).sum(), "you count the drafts that pass, and the call draws one token more"),
+        (lambda a: 1 + a[:-1].cumprod(0).sum(), "you let the last draft count for nothing; if all 3 pass"),
         (lambda a: a.sum(), "you add the chances as if each draft counted alone; it counts only if"),
-        (lambda a: 1 + a[:-1].sum(), "you add the chances as if each draft counted alone, and the redrawn token"),
         (lambda a: 1 + a.sum(), "yours is one plus the sum of the chances"),
-        (lambda a: (a.mean() ** torch.arange(len(a))).sum(), "you take the mean chance for all drafts"),
-        (lambda a: 1 + a[1:].cumprod(0).sum(), "you leave the first draft out; the LAST one is without weight"),
+        (lambda a: (a.mean() ** torch.arange(len(a) + 1)).sum(), "you take the mean chance for all drafts"),
+        (lambda a: 1 + a[1:].cumprod(0).sum(), "you leave the first draft out; if it fails"),
         (lambda a: a.prod(), "yours is the chance that the whole window passes"),
-        (lambda a: len(a) * a.prod(), "yours is W times the chance that the whole window passes"),
+        (lambda a: (len(a) + 1) * a.prod(), "yours is 4 times the chance that the whole window passes"),
         (lambda a: a, "return one number; yours is a tensor of shape (3,)"),
-        (lambda a: "2", "for chances [0.5, 0.8, 0.3] a call makes 1.9000 tokens in the mean; yours is 2.0000"),
+        (lambda a: "2", "for chances [0.5, 0.8, 0.3] a call makes 2.0200 tokens in the mean; yours is 2.0000"),
         (lambda a: [1.9], "return one number; yours is list"),
     ],
 )
@@ -839,12 +838,13 @@ def test_judge_of_tokens_per_call_names_the_mistake(function, sentence):
 
 
 def test_judge_of_tokens_per_call_passes_a_tensor_and_a_loop():
-    assert acceptance_checks.tokens_per_call(lambda a: 1 + a[:-1].cumprod(0).sum()).passed
+    assert acceptance_checks.tokens_per_call(lambda a: 1 + a.cumprod(0).sum()).passed
 
     def by_loop(a):
-        made, goes_on = 0.0, 1.0
+        made, goes_on = 1.0, 1.0
         for chance in a.tolist():
-            made, goes_on = made + goes_on, goes_on * chance
+            goes_on *= chance
+            made += goes_on
         return made
 
     assert acceptance_checks.tokens_per_call(by_loop).passed

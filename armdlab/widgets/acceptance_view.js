@@ -21,7 +21,7 @@ function render({ model, el }) {
   const next = make(bar, "button", { type: "button", "aria-keyshortcuts": "ArrowRight" }, "Next");
   const line = make(bar, "input", { type: "range", min: 0, max: 0, value: 0, step: 1, "aria-label": "network call of the run" });
   const text = make(root, "div", { class: "text", role: "group", "aria-label": "the text so far; what this call made is lit" });
-  make(root, "p", { class: "note" }, "The bars: q, the chance by which a draft was drawn; p, its chance by the judge; and min(1, p/q), the chance to stay. The line is the die u: a draft stays if the line falls inside the bar. Behind a refusal the next call judges one draft fewer: what went on from the refused one is given up, and drafted anew.");
+  make(root, "p", { class: "note" }, "The bars: q, the chance by which a draft was drawn; p, its chance by the judge; and min(1, p/q), the chance to stay. The line is the die u: a draft stays if the line falls inside the bar.");
 
   let run = model.get("verified"), at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
   const wait = 900;
@@ -31,9 +31,11 @@ function render({ model, el }) {
   const stays = ({ p, q }) => Math.min(1, p / q);
   const piece = (of) => `“${visible(of).replace(/^ /, "\u00a0")}”`; // which no line break parts
   const stream = (draft) => Math.floor((draft.at * run.streams) / run.length);
-  const made = (call) => call.passed + (call.redrawn !== null);
-  const shown = () => (at ? run.calls[at - 1] : run.calls[0]); // the first call drafts what the second one judges
-  const fate = (call, k) => (!at ? "drafted" : k < call.passed ? "kept" : k === call.passed ? "redrawn" : "again");
+  const made = (call) => call.passed + (call.drawn !== null);
+  const refused = (call) => call.passed < call.drafts.length;
+  const cellsOf = (call) => (refused(call) || !call.drawn ? call.drafts : [...call.drafts, call.drawn]); // one more, of which there was no draft
+  const shown = () => run.calls[at];
+  const fate = (call, k) => (k === call.drafts.length ? "more" : k < call.passed ? "kept" : k === call.passed ? "redrawn" : "again");
 
   // Two chances that decided something are told with as many digits as it takes to see which is larger.
   function both(chance, u) {
@@ -43,22 +45,24 @@ function render({ model, el }) {
   }
 
   function sentence(k) {
-    const call = shown(), draft = call.drafts[k], what = fate(call, k), chance = stays(draft), [a, u] = both(chance, draft.u);
+    const call = shown(), draft = cellsOf(call)[k], what = fate(call, k);
+    if (what === "more") return `token ${piece(draft.piece)} of stream ${stream(draft) + 1}: ${k ? "all drafts before it passed, so" : "nothing was drafted before the first call, so"} it is drawn from p itself.`;
+    const chance = stays(draft), [a, u] = both(chance, draft.u);
     const name = `draft ${piece(draft.piece)} of stream ${stream(draft) + 1}: q ${is(draft.q)}`;
-    if (what === "drafted") return `${name}; no judge has seen it yet: the next call judges it.`;
     if (what === "again") return `${name}; it stands behind a refused draft, so its p ${is(draft.p)} does not count and its die is not looked at: to be judged again in the next call.`;
     if (what === "kept" && chance === 1) return `${name}, p ${is(draft.p)}, so it always stays.`;
     const so = `${name}, p ${is(draft.p)}, so it stays with chance ${a}; the die fell on ${u}`;
-    return what === "kept" ? `${so}: kept.` : `${so}: refused, and redrawn as ${piece(call.redrawn)} from what q left of p.`;
+    return what === "kept" ? `${so}: kept.` : `${so}: refused, and redrawn as ${piece(call.drawn.piece)} from what q left of p.`;
   }
 
   function summary() {
     const call = shown();
-    if (!call) return "Call 1 drafts the first window.";
-    if (!at) return `Call 1 only drafts: ${call.drafts.length} drafts, nothing to judge yet, no token made.`;
+    if (!call) return "Call 1 draws the first token.";
     const n = call.drafts.length, behind = n - made(call);
+    if (!n) return `Call ${at + 1} has no drafts to judge: it draws ${call.drawn ? piece(call.drawn.piece) : "nothing"} and drafts on.`;
     const all = `Call ${at + 1} judges ${n} draft${n > 1 ? "s" : ""}: ${call.passed} kept`;
-    return call.redrawn === null ? `${all}, none refused.` : `${all}, then ${piece(call.drafts[call.passed].piece)} refused and redrawn as ${piece(call.redrawn)}${behind ? `, ${behind} to be judged again` : ""}.`;
+    if (refused(call)) return `${all}, then ${piece(call.drafts[call.passed].piece)} refused and redrawn as ${piece(call.drawn.piece)}${behind ? `, ${behind} to be judged again` : ""}.`;
+    return call.drawn ? `${all}, none refused, and one more drawn: ${piece(call.drawn.piece)}.` : `${all}, none refused.`;
   }
 
   function measure(cell, name) {
@@ -91,33 +95,36 @@ function render({ model, el }) {
   // Where each token was made, from some call on.
   function index(from) {
     if (!from) places = new Map();
-    run.calls.slice(from).forEach((call, n) => call.drafts.slice(0, made(call)).forEach((draft, k) => places.set(draft.at, { call: from + n + 1, redrawn: k === call.passed, piece: k === call.passed ? call.redrawn : draft.piece, lane: stream(draft) })));
-    line.max = run.calls.length;
+    run.calls.slice(from).forEach((call, n) => {
+      const tokens = call.drafts.slice(0, call.passed).concat(call.drawn ? [call.drawn] : []);
+      tokens.forEach((token, k) => places.set(token.at, { call: from + n, redrawn: k === call.passed && refused(call), piece: token.piece, lane: stream(token) }));
+    });
+    line.max = Math.max(0, run.calls.length - 1);
   }
 
   function drawCell(parts, call, k) {
-    const draft = call?.drafts[k];
+    const draft = call && cellsOf(call)[k];
     parts.cell.hidden = !draft;
     if (!draft) return;
-    const what = fate(call, k);
+    const what = fate(call, k), is_more = what === "more";
     parts.cell.dataset.fate = what;
     parts.cell.style.setProperty("--lane", LANES[stream(draft) % LANES.length]);
     parts.where.textContent = `stream ${stream(draft) + 1}, position ${draft.at}`;
     parts.word.textContent = visible(draft.piece);
     for (const [name, v] of [["q", draft.q], ["p", draft.p], ["stays", stays(draft)]]) {
-      const unknown = what === "drafted" && name !== "q";
-      parts[name].fill.style.width = `${unknown ? 0 : 100 * v}%`;
-      parts[name].value.textContent = unknown ? "–" : figure(v);
+      parts[name].line.hidden = is_more;
+      parts[name].fill.style.width = `${is_more ? 0 : 100 * v}%`;
+      parts[name].value.textContent = is_more ? "" : figure(v);
     }
     const die = what === "kept" || what === "redrawn";
     parts.stays.die.hidden = !die;
     parts.stays.die.style.left = `${100 * draft.u}%`;
-    parts.fate.textContent = { drafted: "drafted", kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.redrawn || "")}`, again: "↻ to be judged again" }[what];
+    parts.fate.textContent = { more: "one more, drawn from p", kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.drawn?.piece || "")}`, again: "↻ to be judged again" }[what];
     parts.cell.setAttribute("aria-label", sentence(k));
   }
 
   function show(number) {
-    at = Math.max(0, Math.min(number, run.calls.length));
+    at = Math.max(0, Math.min(number, run.calls.length - 1));
     const call = shown();
     cells.forEach((parts, k) => drawCell(parts, call, k));
     if (cells[focus].cell.hidden) roam(0, row.contains(document.activeElement));
@@ -130,17 +137,17 @@ function render({ model, el }) {
       if (is_made) span.style.setProperty("--lane", LANES[there.lane % LANES.length]);
     });
     line.value = at;
-    line.setAttribute("aria-valuetext", `call ${at + 1} of ${run.calls.length + 1}`);
-    counts.call.textContent = `${at + 1} of ${run.calls.length + 1}`;
+    line.setAttribute("aria-valuetext", `call ${at + 1} of ${run.calls.length}`);
+    counts.call.textContent = `${Math.min(at + 1, run.calls.length)} of ${run.calls.length}`;
     counts.tokens.textContent = tokens;
     counts["tokens a call"].textContent = (tokens / (at + 1)).toFixed(2);
     enable(back, at > 0);
-    enable(next, at < run.calls.length);
+    enable(next, at < run.calls.length - 1);
     if (row.contains(document.activeElement)) tell(focus);
     else said.textContent = summary();
   }
 
-  function tell(k) { if (shown()?.drafts[k]) said.textContent = sentence(k).replace(/^d/, "D"); }
+  function tell(k) { if (shown() && cellsOf(shown())[k]) said.textContent = sentence(k).replace(/^d/, "D"); }
 
   function roam(k, moves) {
     if (!cells[k] || cells[k].cell.hidden) return;
@@ -153,13 +160,13 @@ function render({ model, el }) {
   function stop() { clearTimeout(timer); timer = 0; play.textContent = "Play"; said.setAttribute("aria-live", "polite"); }
   function go(number) { stop(); show(number); }
   function tick() {
-    if (at >= run.calls.length) { stop(); return; }
+    if (at >= run.calls.length - 1) { stop(); return; }
     show(at + 1);
     timer = setTimeout(tick, wait);
   }
   function toggle() {
     if (timer) { stop(); return; }
-    if (at >= run.calls.length) show(0);
+    if (at >= run.calls.length - 1) show(0);
     play.textContent = "Pause";
     said.setAttribute("aria-live", "off"); // faster than it can be read aloud
     timer = setTimeout(tick, wait / 3);
@@ -186,8 +193,8 @@ function render({ model, el }) {
 
   function open() {
     build();
-    const telling = run.calls.findIndex((call, n) => 2 * n >= run.calls.length && call.passed > 0 && call.drafts.length - made(call) > 0);
-    show(telling + 1); // a call from the middle, with something of each kind
+    const telling = [1, 0].map((kept) => run.calls.findIndex((call) => call.passed >= kept && call.drafts.length > made(call))); // a call with something of each kind
+    show(telling.find((number) => number >= 0) ?? 0);
   }
   function renewed() {
     const found = model.get("verified");

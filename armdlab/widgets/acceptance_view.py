@@ -55,13 +55,13 @@ class AcceptanceView(PulledView):
     def __repr__(self) -> str:
         streams, seed, calls = (self.verified[name] for name in ("streams", "seed", "calls"))
         made = sum(n_made(call) for call in calls)
-        return f"AcceptanceView({streams} streams, seed {seed}; {made} tokens in {1 + len(calls)} calls)"
+        return f"AcceptanceView({streams} streams, seed {seed}; {made} tokens in {len(calls)} calls)"
 
     def run_now(self, **asked: Any) -> dict[str, Any]:  # noqa: ANN401
         """Run in the calling cell, to the end; the view shows it.
 
         Args:
-            asked: `streams`, which are the drafts of a window, and `seed`.
+            asked: `streams`, tokens that a call makes at most, and `seed`.
 
         Raises:
             ValueError: if one of them cannot be; the message says what to change.
@@ -109,24 +109,24 @@ class AcceptanceView(PulledView):
         shown = []
         for first, call in list(zip(firsts, calls, strict=False))[start : start + DRAWN]:
             drafts = [draft["piece"] for draft in call["drafts"]]
-            tokens = [*drafts[: call["passed"]], call["redrawn"]][: n_made(call)]
+            tokens = drafts[: call["passed"]] + [call["drawn"]["piece"]] * (call["drawn"] is not None)
             shown.append((first, _words(drafts), _words(tokens)))
-        title = f"{1 + len(calls)} calls, of which the first only drafts"
-        return acceptance_figures.acceptance(shown, title, number=start + 2)
+        return acceptance_figures.acceptance(shown, f"{len(calls)} calls", number=start + 1)
 
 
 def judged(lab: Lab, order: GenerationOrder, streams: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Write a text by verified decoding, and tell each call that judges.
+    """Write a text by verified decoding, and tell each call.
 
     Args:
         lab: an ARMD.
         order: its length is that of the text.
-        streams: W, drafts at a time.
+        streams: W, tokens that a call makes at most.
         seed: as of `generate`, which writes the same text from it.
 
     Yields:
         Of each call `drafts` (`piece`, `at` in the text, and the chances `q`, `p` and die `u`), how many `passed`, and
-        the piece that was `redrawn` for the next one, None if all passed.
+        what was `drawn` behind them (`piece`, `at`): in the place of a refused draft, or as one more if all passed;
+        None at the end of the text.
     """
     seen: list[Judgement] = []
     tokens, end = torch.full((1, order.length), UNKNOWN), lab.tokenizer.end_of_text
@@ -136,25 +136,26 @@ def judged(lab: Lab, order: GenerationOrder, streams: int, seed: int) -> Iterato
 
 
 def told(lab: Lab, judgement: Judgement) -> dict[str, Any]:
-    """One call as the view shows it: a `Judgement` of one row, without what is no draft."""
-    inside, passed = int(judgement.is_inside.sum()), int(judgement.n_passed)
+    """One call as the view shows it: a `Judgement` of one row, without what lies behind the end."""
+    is_inside, passed = judgement.is_inside[0], int(judgement.n_passed)
     pieces, tokens = (
         [lab.tokenizer.decode([v]) for v in ids[0].tolist()] for ids in (judgement.drafts, judgement.tokens)
     )
-    columns = zip(pieces, judgement.positions[0].tolist(), judgement.q[0], judgement.p[0], judgement.u[0], strict=True)
+    places = judgement.positions[0].tolist()
+    columns = zip(pieces, places[:-1], judgement.q[0], judgement.p[0], judgement.u[0], strict=True)
     drafts = [
         {"piece": piece, "at": at, "q": _short(q), "p": _short(p), "u": _short(u)} for piece, at, q, p, u in columns
     ]
     return {
-        "drafts": drafts[:inside],
+        "drafts": drafts[: int(is_inside[:-1].sum())],
         "passed": passed,
-        "redrawn": tokens[passed] if passed < inside else None,
+        "drawn": {"piece": tokens[passed], "at": places[passed]} if is_inside[passed] else None,
     }
 
 
 def n_made(call: Mapping[str, Any]) -> int:
-    """Tokens that a call made: all that passed, and the redrawn one."""
-    return call["passed"] + (call["redrawn"] is not None)
+    """Tokens that a call made: all that passed, and the one that it drew."""
+    return call["passed"] + (call["drawn"] is not None)
 
 
 def _short(chance: torch.Tensor) -> float:

@@ -41,6 +41,7 @@ from armdlab import (
     tales,
 )
 from armdlab import acceptance_checks as checks
+from armdlab.masks import Mask, Masks
 from armdlab.objectives import nll
 from armdlab.rows import Rows
 from armdlab.samples import validity, write_tales
@@ -54,7 +55,6 @@ text = generate(model, length=N, streams=4, verify=True, seed=0)
 print(textwrap.fill(shipped.tokenizer.decode([token for token in text[0].tolist() if token != end]), 80))
 ways = {"left to right": {}, "4 streams": {"streams": 4}, "4 streams, verified": {"streams": 4, "verify": True}}
 n_calls = {name: float(len(list(decode_steps(model, length=N, seed=0, **how)))) for name, how in ways.items()}
-n_calls["4 streams, verified"] += 1  # the first call only drafts, and makes nothing
 lab.report(**{name: f"{count:.0f} network calls" for name, count in n_calls.items()})
 lesson_figures.bars(n_calls, title="A row of 160 tokens", x="network calls", digits=0)
 
@@ -183,56 +183,56 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
 # Any model of streams gives these $q$ in one call. ARMD also gives the $p$ of all drafts in **one** call, since it scores any order
 # in one pass. An AR model could not: in the strided order its left context has holes.
 #
-# Better still, one pass does both. With a *frontier* $f$ below which all is final, and windows of $W$ drafts, ask for this order:
-# ranks below $f + W$ are blocks of their own, the $W$ ranks behind them are one block. The first $W$ answers from $f$ on are $p$ for the drafts that
-# stand there, the next $W$ are $q$ for the next drafts. (In the code $W$ is called `window`.)
+# Better still, one pass does both. Take a *frontier* $f$ below which all is final, and a *window* of $W - 1$ drafts behind it. The ranks up to $f + W - 1$ are
+# asked one by one; from $f$ on these answers are $p$, for the drafts that stand there and for the place behind them. The $W - 1$ ranks that follow see
+# the same tokens as that last place, and none of each other: they are $q$ for the next drafts. So a call makes one token at least, and $W$ at most.
+# No order asks for exactly this, as the last place has no token yet; two masks do (lesson [02](02_strictly_causal.ipynb)).
 
 
 # %%
-def chances(text, order, known, window, choose):
-    """One pass, by rank: the first `known` ranks one by one, then window as one block."""
-    ranks = torch.arange(order.length)
-    asked = GenerationOrder(order.positions, ranks - (ranks - known).clamp(0, window - 1))
-    return choose.probabilities(model(text, asked)[0, order.positions])
+def chances(text, order, alone, together, choose):
+    """One pass, by rank: `alone` ranks one by one, then `together` that see the same tokens as the last of these."""
+    at, rows = order.positions, torch.arange(alone + together)[: order.length]
+    sees = torch.arange(alone) <= rows[:, None]  # BOS and the tokens of the ranks before, as far as there are any
+    siblings = rows <= rows.masked_fill(rows >= alone, len(rows)).unsqueeze(-1)
+    masks = Masks(Mask(sees[:alone]), Mask(sees), Mask(siblings))
+    hidden = model.hidden(text[:, at[: alone - 1]], at[: alone - 1], at[: len(rows)], masks)
+    return choose.probabilities(model.head(hidden)[0])
 
 
 # %% [markdown]
-# The rest is bookkeeping. If draft 3 of a window fails, drafts 1 and 2 are final, the redrawn token is final, and the window moves on by 3. The
-# verdicts on the drafts behind the failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
-# than that each is a draw from its $q$. That is all the proof above asks for; they are judged again in the next call, against a $p$ that sees the redrawn token. The
-# refused draft itself must never come back: given that it failed, it is no draw from $q$ any more.
+# The rest is bookkeeping. If draft 2 of a window fails, draft 1 is final, the redrawn token is final, and the window moves on by 2. If none fails,
+# one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. Three rules for what was drafted and not judged:
 #
-# One more rule costs nothing. The call that refuses a draft has also drafted what comes next in *its* stream, in sight of the token that is gone.
-# That draft would be refused too, most likely, but not before the next one had been drafted behind it, and so on down the stream. So it is
-# **given up** unseen: the next window ends one draft earlier, and the call drafts that place anew, behind the right token. Is that allowed? Yes: whether a draft is
-# given up depends on the fate of another one, never on what it says itself.
+# - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
+#   than that each is a draw from its $q$. That is all the proof above asks for: they are **judged again** in the next call, against a $p$ that sees the redrawn token.
+# - The refused draft itself never comes back: given that it failed, it is no draw from $q$ any more.
+# - What was drafted next in *its* stream saw it, and would be refused as well, but not before its own successor had been drafted behind it, and so on down the stream. So it is **given up**
+#   unseen, and drafted anew behind the right token. That is allowed: whether it is given up depends on the fate of another draft, never on what it says itself.
 
 
 # %%
 @torch.no_grad()
 def verified(order, window, choose, give_up=True):
     text, f = torch.zeros(1, order.length, dtype=torch.long), 0
-    q = chances(text, order, 0, window, choose)[:window]
-    drafts = choose.draw(q)
+    drafts, q = text[0, :0], torch.zeros(0, model.config.vocab_size, dtype=torch.float64)  # nothing to judge yet
     while f < order.length:
-        n = min(len(drafts), order.length - f)  # drafts to judge
-        at, each, x = order.positions[f : f + n], torch.arange(n), drafts[:n]
-        text[0, at] = x
-        both = chances(text, order, f + n, window, choose)
-        p = both[f : f + n]
-        passes = choose.uniform((window,))[:n] * q[each, x] < p[each, x]  # u < p / q
+        n = min(len(drafts), order.length - f)
+        each, x = torch.arange(n), drafts[:n]
+        text[0, order.positions[f : f + n]] = x
+        both = chances(text, order, min(f + n + 1, order.length), window - 1, choose)
+        p = both[f : f + n + 1]
+        passes = choose.uniform(drafts.shape)[:n] * q[each, x] < p[each, x]  # u < p / q
         n_passed = int(passes.int().cumprod(0).sum())
-        failed = min(n_passed, n - 1)
-        redrawn = choose.draw((p[failed] - q[failed]).clamp(min=0))
-        if n_passed < n:
-            text[0, at[failed]] = redrawn
-        n_new = min(n_passed + 1, n)
-        yield f, x.tolist(), text[0, at[:n_new]].tolist(), p, q[:n]
-        q_further = both[(f + n + torch.arange(window)).clamp(max=order.length - 1)]
-        n_next = window - (give_up and n_passed < n)  # what goes on from a refused draft saw it
-        q = torch.cat([q[:n], q_further])[n_new : n_new + n_next]
-        drafts = torch.cat([x, choose.draw(q_further)])[n_new : n_new + n_next]
-        f += n_new
+        drawn = choose.draw((p[n_passed] - q[n_passed]).clamp(min=0) if n_passed < n else p[-1])
+        made = torch.cat([x[:n_passed], drawn[None]])[: order.length - f]
+        text[0, order.positions[f : f + len(made)]] = made
+        yield f, x.tolist(), made.tolist(), p, q[:n]
+        further = both[(f + n + torch.arange(window)).clamp(max=len(both) - 1)]
+        n_next = window - (give_up or n_passed == n)  # what goes on from a refused draft saw it
+        following = slice(n_passed + 1, n_passed + 1 + n_next)
+        drafts, q = torch.cat([x, choose.draw(further)])[following], torch.cat([q[:n], further])[following]
+        f += n_passed + 1
 
 
 # %% [markdown]
@@ -245,25 +245,25 @@ calls = list(verified(order, 4, Sampler(seed=0)))
 written = torch.tensor([token for _, _, made, _, _ in calls for token in made])
 same = int((text[0, order.positions] == written).sum())
 cascade = len(list(verified(order, 4, Sampler(seed=0), give_up=False)))
-lab.report(calls=len(calls) + 1, tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
-lab.report(calls_if_nothing_were_given_up=cascade + 1)
+lab.report(calls=len(calls), tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
+lab.report(calls_if_nothing_were_given_up=cascade)
 words = ["(end)" if v == end else shipped.tokenizer.decode([v]).strip() or "_" for v in range(model.config.vocab_size)]
 n_made = [len(made) for _, _, made, _, _ in calls]
 start = acceptance_figures.half_kept(n_made, window=4)  # in these calls about half of the drafts pass
 shown = [(f, [words[v] for v in x], [words[v] for v in made]) for f, x, made, _, _ in calls[start : start + 6]]
 lab.report(tokens_made_in_these_calls=n_made[start : start + 6])
-acceptance_figures.acceptance(shown, "Six calls", number=start + 2)  # call 1 only drafts
+acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 
 # %% [markdown]
-# Read it downwards: grey drafts appear again one row below, now in front, and below an orange one the window is shorter by one. The heads of the streams
-# were all drafted from nothing, none in sight of another, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
+# Read it downwards: grey drafts appear again one row below, now in front; an orange cell at the end of a row without *not* is the one more. The heads of the streams
+# were all drafted in sight of the first one alone, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
 # one refused draft, from the place where the chance to stay was nearest to one half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
 # %%
 refused = [
     (p[len(made) - 1], q[len(made) - 1], d[len(made) - 1], made[-1])
     for _, d, made, p, q in calls
-    if made[-1] != d[len(made) - 1]
+    if len(made) <= len(d) and made[-1] != d[len(made) - 1]
 ]
 p, q, draft, token = min(refused, key=lambda case: abs(float(case[0].minimum(case[1]).sum()) - 0.5))
 lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p.minimum(q).sum()))
@@ -280,7 +280,7 @@ acceptance_figures.overlap(p, q, words, draft=draft)
 # 2. Find a draft that stays although $p$ is below $q$. Where did the die fall, and how often would it have stayed?
 # 3. Press *Write anew* with 2 streams, then with 8, and go to the last call: which makes more tokens a call?
 #
-# Below the view stands the same in the package, one call for a batch with a frontier in each row. Look for `passes`, `left` and `redrawn`.
+# Below the view stands the same in the package, one call for a batch with a frontier in each row. Look for `passes`, `left` and `drawn`.
 
 # %% tags=["nbval-ignore-output"]
 from armdlab.widgets.acceptance_view import AcceptanceView
@@ -290,7 +290,7 @@ view.run_now(streams=4, seed=0)
 view
 
 # %%
-lab.show_source(speculative._State.judge)
+lab.show_source(speculative._State._settle)
 
 # %% [markdown]
 # ## 4. Believe the counts
@@ -350,30 +350,30 @@ for name, how in ways.items():
 #
 # ## 5. How many tokens a call makes
 #
-# A call makes the drafts that pass in a row, and one more: the redrawn one. If all $W$ pass, it makes $W$.
+# A call judges a window of drafts, and draws one token itself.
 #
-# **Which draft of a window of four has no influence on the number of tokens that this call makes?**
+# **With three drafts in the window, how many tokens can a call make?**
 #
-# - **a** none, all have
-# - **b** the first, since a call makes one token at least
-# - **c** the last
+# - **a** 0 to 3
+# - **b** 1 to 3
+# - **c** 1 to 4
 
 # %%
-lab.predict("last-of-a-window", guess="a")
+lab.predict("tokens-of-a-call", guess="a")
 
 # %% [markdown]
 # ### Exercise 2: tokens in a call
 #
-# **Medium, 8 minutes.** Why it matters: this number is the speed, in calls. Given `a` of shape `(W,)`, the chance that draft 1, 2, .. W passes, each
+# **Medium, 8 minutes.** Why it matters: this number is the speed, in calls. Given `a` of shape `(n,)`, the chance that draft 1, 2, .. n passes, each
 # *given that all drafts before it passed*, return the expected number of tokens that the call makes. The chance that at least
-# $k$ tokens are made is all you need: the expectation is its sum over $k = 1 \dots W$.
+# $k$ tokens are made is all you need: the expectation is its sum over $k = 1 \dots n + 1$.
 
 
 # %%
 def tokens_per_call(a: torch.Tensor) -> torch.Tensor:
     ### BEGIN SOLUTION
     ### STUB: return None  # your code
-    return 1 + a[:-1].cumprod(0).sum()
+    return 1 + a.cumprod(0).sum()
     ### END SOLUTION
 
 
@@ -383,7 +383,7 @@ second
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>One token is made for certain. A second one is made if draft 1 passed, a third if 1 and 2 passed.</details>
-# <details><summary>Hint 2</summary><code>a.cumprod(0)</code> holds the chances that the first 1, 2, .. W drafts all pass. One of them is not needed.</details>
+# <details><summary>Hint 2</summary><code>a.cumprod(0)</code> holds the chances that the first 1, 2, .. n drafts all pass. That is when two, three, .. tokens are made.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 
 # %% [markdown]
@@ -393,17 +393,17 @@ second
 
 # %%
 def judged(streams, temperature, rows=16):
-    """Of all calls and rows: how many drafts passed in a row (M, 1), and which places held a draft (M, W)."""
+    """Of all calls and rows but the first: how many drafts passed in a row (M, 1), which places held one (M, W - 1)."""
     seen, how = [], (GenerationOrder.strided(N, streams), Sampler(temperature, seed=0), None, streams)
     list(speculative.verified_steps(shipped.engine, torch.full((rows, N), -1), *how, seen.append))
-    return torch.cat([call.n_passed for call in seen]), torch.cat([call.is_inside for call in seen])
+    return torch.cat([call.n_passed for call in seen[1:]]), torch.cat([call.is_inside[:, :-1] for call in seen[1:]])
 
 
 measured, passing = {}, {}
 for temperature in (1.0, 0.7):
     for S in (2, 4, 8):
         n_passed, is_draft = judged(S, temperature)
-        places = torch.arange(S)
+        places = torch.arange(S - 1)
         measured[S, temperature] = N / (len(n_passed) / 16 + 1)
         passing[S, temperature] = (n_passed > places).sum(0) / (is_draft & (n_passed >= places)).sum(0)
 
@@ -418,17 +418,17 @@ curves = {
 lesson_figures.lines(curves, title="Does draft k pass, if those before it did?", x="place k in the window", y="chance")
 
 # %% [markdown]
-# Look along a curve. The first drafts of a window have often been judged before, or stand behind one that failed: they were drawn in sight
-# of a token that is no longer there. Later ones come after drafts that passed, so the drafter saw the right
-# context, and is right more often, as a rule. And look across: a wider window has more such chances to fail. More streams are not always faster.
+# Look along a curve. The first draft of a window fails most often: it may have stood behind one that failed, and was then drawn without sight
+# of the token that stands there now. Later ones nearly always pass. And look across: more streams have more heads, and a head that is drafted without the others
+# fails as a rule; once all streams have begun, a call makes nearly as many tokens as there are streams.
 #
 # (The rows are padded with end-of-text to 160 tokens, and padding is easy; a figure for running text would be lower.)
 #
 # ## 6. When it pays
 #
 # A call has a price, and there are two ways to count it. **Rows**: what the network computes for one text. Plain streams put
-# $S$ new tokens into rows of evidence and ask for $S$ targets: 2 rows a token, as one by one. A verified call reads the last final token and $W = S$ drafts,
-# judges $S$ and drafts $S$: $3S + 1$ rows. **Calls**: each call reads all weights from memory, however few its rows.
+# $S$ new tokens into rows of evidence and ask for $S$ targets: 2 rows a token, as one by one. A verified call reads the last final token and $S - 1$ drafts,
+# judges $S$ places and drafts $S - 1$: $3S - 1$ rows. **Calls**: each call reads all weights from memory, however few its rows.
 #
 # **On a machine whose time is proportional to rows: how does verified decoding with $S = 8$ compare with one by one, at best?**
 #
@@ -443,7 +443,7 @@ lab.predict("rows-for-calls", guess="a")
 ledger = {"one by one": (N, 2 * N)}
 for S in (2, 4, 8):
     plain, checked = S + N // S - 1, N / measured[S, 1.0]
-    ledger |= {f"{S} streams": (plain, 2 * N), f"{S} streams verified": (checked, (3 * S + 1) * checked)}
+    ledger |= {f"{S} streams": (plain, 2 * N), f"{S} streams verified": (checked, (3 * S - 1) * checked)}
 for name, (n_calls, n_rows) in ledger.items():
     print(f"{name}: {n_calls:.1f} calls, {n_rows:.0f} rows")
 
@@ -465,7 +465,7 @@ lesson_figures.lines(
 # %% [markdown]
 # Plain streams save calls and pay no rows for it; they pay in agreement. Verified decoding pays in rows and keeps the distribution. So it pays
 #
-# - where a call costs much the same for 2 rows as for 25: few texts at a time, a large model, weights that must be fetched from memory;
+# - where a call costs much the same for 2 rows as for 23: few texts at a time, a large model, weights that must be fetched from memory;
 # - where drafts pass often: text that is easy to foresee, tokens that depend little on those made with them;
 # - and not in large batches, where the machine is busy with rows already.
 #
@@ -487,8 +487,8 @@ lesson_figures.lines(
 # The ARMD paper (Karami and Ghodsi, arXiv 2601.16971) writes in plain streams, section 3.1; verified decoding is not in it. The rule of
 # exercise 1 is *speculative decoding* of AR models: Leviathan, Kalman and Matias (2023) and Chen et al. (2023), who draft with a second, small
 # model. That a model of any order can draft and judge by itself is *any-subset speculative decoding* (Guo and Ermon, 2025); here it runs on
-# strided streams, in batches, and with a cache of keys, values and prefix. Leviathan's judge draws one token more when all drafts pass; ours does not, as
-# the next window is drafted already. `verified` above recomputes everything at each call and would be slow; read `armdlab/speculative.py` for how not to.
+# strided streams, in batches, and with a cache of keys, values and prefix. That the judge draws one token more when all drafts pass is theirs, too; that
+# drafts behind a refused one are kept and judged again is not, as in an AR model all of them go on from the refused token. `verified` above recomputes everything at each call and would be slow; read `armdlab/speculative.py` for how not to.
 
 # %%
 lab.finish("06", the_acceptance_rule=first, tokens_in_a_call=second)
