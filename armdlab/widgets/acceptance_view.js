@@ -119,7 +119,7 @@ function render({ model, el }) {
     const die = what === "kept" || what === "redrawn";
     parts.stays.die.hidden = !die;
     parts.stays.die.style.left = `${100 * draft.u}%`;
-    parts.fate.textContent = { more: "one more, drawn from p", kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.drawn?.piece || "")}`, again: "↻ to be judged again" }[what];
+    parts.fate.textContent = is_more ? "one more, drawn from p" : { kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.drawn?.piece || "")}`, again: "↻ to be judged again" }[what];
     parts.cell.setAttribute("aria-label", sentence(k));
   }
 

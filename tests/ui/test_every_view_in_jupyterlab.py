@@ -119,6 +119,23 @@ def test_every_grid_is_one_stop_whose_cells_speak(shown, name):
         assert all(label and len(label) > 10 for label in labels)
 
 
+def test_the_acceptance_view_tells_what_a_call_drew_itself(shown):
+    view = shown["acceptance view"]
+    said, cells = view.locator(".said"), view.locator(".draft:visible")
+    view.get_by_role("slider").fill("0")
+    assert said.inner_text().startswith("Call 1 has no drafts to judge: it draws “")
+    assert cells.evaluate_all("cells => cells.map(cell => cell.dataset.fate)") == ["more"]
+    for _ in range(40):
+        view.get_by_role("button", name="Next").click()
+        if cells.last.get_attribute("data-fate") == "more":
+            break
+    assert cells.evaluate_all("cells => cells.map(cell => cell.dataset.fate)") == [*["kept"] * 3, "more"]
+    assert "judges 3 drafts: 3 kept, none refused, and one more drawn: “" in said.inner_text()
+    assert view.locator(".token.new").count() == 4
+    assert cells.last.locator(".measure:visible").count() == 0
+    shot(view.page, view, "acceptance-view-one-more", view.page.theme)
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_tab_walks_through_the_whole_view_and_out_of_it_and_shows_where_it_is(shown, name):
     view = shown[name]
