@@ -75,8 +75,16 @@ class Sampler:
         log_probs = self.log_probs(logits, tokens)
         return tokens.to(on_device), log_probs.to(on_device if self.device == on_device else "cpu")
 
-    def log_probs(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """The model's own log-probability of tokens (...) under logits (..., V): float64, nats."""
+    def log_probs(self, logits: Tensor, tokens: Tensor, chances: Tensor | None = None) -> Tensor:
+        """The model's own log-probability of tokens (...) under logits (..., V): float64, nats.
+
+        Args:
+            logits: what the model says.
+            tokens: int64.
+            chances: their `probabilities`, if they are at hand: as a rule the answer can be read from them.
+        """
+        if chances is not None and self.temperature == 1 and self.top_k is None and self.top_p is None:
+            return chances.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1).log()
         logits = logits.to(self.device, torch.float64)
         chosen = logits.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1)
         return chosen - logits.logsumexp(-1)
