@@ -120,6 +120,7 @@ def train(
 
         armdlab train --model mdlm --corpus tales:50000 --minutes 10 --out runs/tales_mdlm
     """
+    terminal.let_the_first_speak()
     if resume:
         _refuse_new_settings(context)
         session = Session.resume(out)

@@ -15,7 +15,7 @@ def device_of_training(asked: torch.device | str | None = None) -> torch.device:
         asked: a device that must be the one; None for whichever it is.
 
     Raises:
-        ValueError: if it is another one.
+        ValueError: if it is another one, or as `accelerator_of_all`.
     """
     chosen = accelerator_of_all().device
     wanted = chosen if asked is None else torch.device(asked)
@@ -33,10 +33,17 @@ def accelerator_of_all() -> accelerate.Accelerator:
     Raises:
         ValueError: if it knows of fewer: each would learn the same alone, and write into one folder.
     """
-    accelerator, launched = accelerate.Accelerator(), int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
+    accelerator, launched = accelerate.Accelerator(), int(os.environ.get("WORLD_SIZE") or 1)
+    if accelerator.num_processes < launched:
         raise ValueError(
             f"WORLD_SIZE={launched} processes were launched, and Accelerate knows of {accelerator.num_processes}; "
-            "for processes on CPUs set ACCELERATE_USE_CPU=true"
+            "for processes on CPUs set ACCELERATE_USE_CPU=true, to train alone unset WORLD_SIZE"
         )
     return accelerator
+
+
+def any_process(accelerator: accelerate.Accelerator, flag: bool) -> bool:
+    """Whether it is true in any of the processes: what one of them wants, all do at the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum"))

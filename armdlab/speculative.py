@@ -1,8 +1,9 @@
 """How can tokens be made in parallel and yet be drawn exactly as one after another?
 
-Any-subset speculative decoding (Guo and Ermon, 2025), on strided streams: a window of W tokens is drafted as if they
-were independent, then priced under the chain rule of the same order, and the longest prefix that passes is kept. ARMD
-scores any order in one pass, so drafter and judge are one network, and the next drafts ride in the pass that judges.
+Any-subset speculative decoding (Guo and Ermon, 2025), on strided streams: W - 1 tokens are drafted as if they were
+independent, then priced under the chain rule of the same order; the longest prefix that passes is kept, and one more
+token is drawn behind it. ARMD scores any order in one pass, so drafter and judge are one network, and the next drafts
+ride in the pass that judges.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class Judgement:
         drafts: int64 (B, n), what was drafted there.
         q: float64 (B, n), the draft's chance when it was drawn.
         p: float64 (B, n), its chance by the judge, which saw all drafts before it.
-        u: float64 (B, n), the die: a draft passes if u q < p.
-        is_given: bool (B, n + 1), known before: its own draft, and always passes.
+        u: float64 (B, n), the die: a draft passes if u q < p, or if it is given.
+        is_given: bool (B, n + 1), known before: its own draft.
         is_inside: bool (B, n + 1); False behind the end of the text.
         n_passed: int64 (B, 1), how many drafts passed in a row, up to the end of the text.
-        tokens: int64 (B, n + 1), the drafts; at `n_passed` the token that the call drew itself.
+        tokens: int64 (B, n + 1): drafts that passed, and at `n_passed` the token that the call drew itself; what stands
+            behind it means nothing.
     """
 
     positions: Tensor
@@ -71,9 +73,10 @@ def verified_steps(
     of p, max(p - q, 0). If all stay, one more token is drawn from the last p. So every token has the distribution p,
     whatever q was (Leviathan et al., 2023; Chen et al., 2023).
 
-    The next window holds the W - 1 ranks behind the token r that the call drew. Drafts behind a refused one are judged
-    again: they are still draws from their q. Only the draft at r + W is not kept: it goes on where r left off, in the
-    same stream, and saw a token there that is gone. It would be refused, and so would what was drafted behind it.
+    Let r be the rank that the call drew. The next drafts are those of r + 1 .. r + W - 1: first what stood behind a
+    refused one, to be judged again, for it is still drawn from its q; then new ones. What was drafted from r + W on is
+    given up. With W streams r + W goes on from r, and saw a token there that is gone: kept, it would mostly be refused,
+    after its own successor had been drafted, and so on down the stream.
 
     Slots of the cache are ranks, so that a draft that failed is simply written over.
 
@@ -87,17 +90,18 @@ def verified_steps(
         watch: told of each call, before its step is yielded; it changes nothing.
     """
     started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
-    state = _State(engine, tokens.to(device), order.to(device), window)
+    # The books are kept where chance is drawn: on a CPU if the device, as MPS, has no float64
+    state = _State(engine, tokens.to(choose.device), order.to(choose.device), window)
     writing = Writing(tokens.to(device), end)
     made = state.begin(choose, watch)
     while True:
-        positions, chosen, log_probs, is_new = made
+        (positions, chosen, is_new), log_probs = (part.to(device) for part in made[:3]), made[3]
         columns = is_new.any(0)
         if columns.any():
             at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
             elapsed = seconds_since(started, device)
             yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs[:, columns], elapsed)
-        stay = writing.drop_finished(state.frontier.squeeze(-1) >= N)
+        stay = writing.drop_finished((state.frontier.squeeze(-1) >= N).to(device))
         if stay is not None:
             if not len(stay):
                 return
@@ -105,7 +109,7 @@ def verified_steps(
         made = state.judge(choose, watch)
 
 
-Made = tuple[Tensor, Tensor, Tensor, Tensor]  # of some ranks (B, n): text positions, tokens, log-probs, is new
+Made = tuple[Tensor, Tensor, Tensor, Tensor]  # of some ranks (B, n): text positions, tokens, is new, log-probs
 
 
 class _State:
@@ -122,11 +126,13 @@ class _State:
         self.cache = engine.new_cache(B, N, spare=2 * window)
         n_known = self.is_given[:, :N].int().cumprod(-1).sum(-1).min()  # ranks that all rows know from the start
         self.frontier = n_known.expand(B, 1)
-        self.drafts, self.q = made[:, :0], torch.empty(0)
+        self.drafts = made[:, :0]
+        self.q = torch.empty(B, 0, engine.config.vocab_size, dtype=torch.float64, device=tokens.device)
 
         self.x_offsets = torch.arange(window, device=tokens.device)
         self.g_offsets = torch.arange(2 * window - 1, device=tokens.device)
-        self.sees = self.x_offsets <= self.g_offsets.unsqueeze(-1)  # (2W - 1, W): targets of a call, its evidence
+        sees = self.x_offsets <= self.g_offsets.unsqueeze(-1)  # (2W - 1, W): targets of a call, its evidence
+        self.sees = sees.to(engine.device)
         # the last slot that a target reads, from the frontier: X slot s holds rank s - 1, G slot s holds rank s
         self.reach = self.g_offsets.clamp(max=window - 1)
         self.g_reach = self.g_offsets.masked_fill(self.g_offsets >= window, 2 * window - 2)
@@ -134,7 +140,7 @@ class _State:
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows only."""
         for name in ("is_given", "made", "at", "frontier", "drafts", "q"):
-            setattr(self, name, getattr(self, name)[rows])
+            setattr(self, name, getattr(self, name)[rows.to(self.at.device)])
         self.cache.keep(rows)
 
     def begin(self, choose: Sampler, watch: Callable[[Judgement], None] | None = None) -> Made:
@@ -143,15 +149,11 @@ class _State:
         rows = torch.arange(known + W, device=device)
         sees = torch.arange(known + 1, device=device) <= rows.unsqueeze(-1)
         siblings = rows <= rows.masked_fill(rows > known, known + W - 1).unsqueeze(-1)
-        masks = Masks(Mask(sees[: known + 1]), Mask(sees), Mask(siblings))
-        trial = Trial(slice(0, known + 1), slice(0, known + W), with_bos=True, sees=sees)
-        hidden = self.engine.hidden(
-            self.made[:, :known], self.at[:, :known], self.at[:, : known + W], masks, self.cache, trial
-        )
+        trial = Trial(slice(0, known + 1), slice(0, known + W), with_bos=True, sees=sees.to(self.engine.device))
+        x, x_at, g_at = self.made[:, :known], self.at[:, :known], self.at[:, : known + W]
+        hidden = self._hidden(x, x_at, g_at, (sees[: known + 1], sees, siblings), trial)
         self.cache.commit()
-        logits = self.engine.head(hidden[:, known:])
-        self.q = logits.new_zeros(len(logits), 0, logits.shape[-1])
-        return self._settle(logits, choose, watch)
+        return self._settle(self.engine.head(hidden[:, known:]), choose, watch)
 
     def judge(self, choose: Sampler, watch: Callable[[Judgement], None] | None = None) -> Made:
         """Every further call: judge the drafts, keep what passes, draw one token, draft on."""
@@ -159,19 +161,26 @@ class _State:
         before, ranks = f - 1 + self.x_offsets, f + self.g_offsets
         self.made.scatter_(1, ranks[:, : W - 1], self.drafts)
         x_slots, columns = f + self.x_offsets, torch.arange(top + 2 * W - 1, device=f.device)
-        masks = Masks(
-            Mask(columns[: top + W] <= x_slots.unsqueeze(-1)),
-            Mask(columns[: top + W] <= (f + self.reach).unsqueeze(-1)),
-            Mask(columns <= (f + self.g_reach).unsqueeze(-1)),
+        allowed = (
+            columns[: top + W] <= x_slots.unsqueeze(-1),
+            columns[: top + W] <= (f + self.reach).unsqueeze(-1),
+            columns <= (f + self.g_reach).unsqueeze(-1),
         )
-        slots = (x_slots, ranks)
+        slots = (x_slots.to(self.engine.device), ranks.to(self.engine.device))
         if len(f) == 1:  # one row of the batch: its slots are neighbours
             slots = slice(top, top + W), slice(top, top + 2 * W - 1)
         x, x_at, g_at = self.made.gather(1, before), self.at.gather(1, before), self.at.gather(1, ranks)
-        hidden = self.engine.hidden(x, x_at, g_at, masks, self.cache, Trial(*slots, sees=self.sees))
+        hidden = self._hidden(x, x_at, g_at, allowed, Trial(*slots, sees=self.sees))
         made = self._settle(self.engine.head(hidden), choose, watch)
-        self.cache.commit(before < self.frontier - 1)
+        self.cache.commit((before < self.frontier - 1).to(self.engine.device))
         return made
+
+    def _hidden(
+        self, x: Tensor, x_at: Tensor, g_at: Tensor, allowed: tuple[Tensor, Tensor, Tensor], trial: Trial
+    ) -> Tensor:
+        """The network on evidence and targets (see `ARMDEngine.hidden`), under masks X to X, G to X and G to G."""
+        x, x_at, g_at, *allowed = (part.to(self.engine.device) for part in (x, x_at, g_at, *allowed))
+        return self.engine.hidden(x, x_at, g_at, Masks(*map(Mask, allowed)), self.cache, trial)
 
     def _settle(self, logits: Tensor, choose: Sampler, watch: Callable[[Judgement], None] | None) -> Made:
         """Of n drafts keep those that pass in a row, draw the token behind them, and draft the next window.
@@ -182,17 +191,17 @@ class _State:
             watch: as in `verified_steps`.
 
         Returns:
-            Of the ranks of the drafts and the one behind them.
+            Of the ranks of the drafts and the one behind them: positions, tokens, whether made now, log-probabilities.
         """
         n, f, chances = self.drafts.shape[1], self.frontier, choose.probabilities(logits)
         offsets = torch.arange(n + 1, device=f.device)
-        window = f + offsets
-        is_given, is_inside = self.is_given.gather(1, window), window < self.N
+        ranks = f + offsets
+        is_given, is_inside = self.is_given.gather(1, ranks), ranks < self.N
 
         # accept x ~ q with chance min(1, p / q)
         p, x = chances[:, : n + 1], self.drafts.unsqueeze(-1)
         p_x, q_x = p[:, :n].gather(-1, x).squeeze(-1), self.q.gather(-1, x).squeeze(-1)
-        u = choose.uniform(p_x.shape).to(p_x.device)
+        u = choose.uniform(p_x.shape)
         passes = (u * q_x < p_x) | is_given[:, :n] | ~is_inside[:, :n]
         n_passed = passes.int().cumprod(-1).sum(-1, keepdim=True)  # (B, 1)
 
@@ -205,8 +214,8 @@ class _State:
             left = torch.where(left.sum(-1, keepdim=True) > 0, left, p_there)  # p = q up to rounding
         drawn = self._drawn(choose, left, f + n_passed)
         tokens = F.pad(self.drafts, (0, 1)).scatter(1, n_passed, drawn)
-        self.made.scatter_(1, window, tokens)
-        at = self.at.gather(1, window)
+        self.made.scatter_(1, f + n_passed, drawn)
+        at = self.at.gather(1, ranks)
         if watch:
             n_kept = n_passed.minimum(is_inside.sum(-1, keepdim=True))
             watch(Judgement(at, self.drafts, q_x, p_x, u, is_given, is_inside, n_kept, tokens))
@@ -220,13 +229,11 @@ class _State:
         self.drafts, self.q = drafts.gather(1, shift), q
         self.frontier = (f + n_passed + 1).clamp(max=self.N)
         is_new = (offsets <= n_passed) & ~is_given & is_inside
-        return at, tokens, choose.log_probs(logits[:, : n + 1], tokens, p), is_new
+        return at, tokens, is_new, choose.log_probs(logits[:, : n + 1], tokens, p)
 
     def _drawn(self, choose: Sampler, weights: Tensor, ranks: Tensor) -> Tensor:
         """Draw int64 (B, n) from weights (B, n, V) for ranks (B, n); what is given is drawn as it is."""
-        ranks = ranks.clamp(max=self.made.shape[1] - 1)
-        drawn = choose.draw(weights).to(self.made.device)
-        return torch.where(self.is_given.gather(1, ranks), self.made.gather(1, ranks), drawn)
+        return torch.where(self.is_given.gather(1, ranks), self.made.gather(1, ranks), choose.draw(weights))
 
 
 def _rows(table: Tensor, at: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from itertools import groupby, pairwise
 from typing import Any
@@ -15,14 +14,19 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from armdlab.checkpoints import to_json
+from armdlab.processes import accelerator_of_all, any_process
 from armdlab.recipes import Session
 from armdlab.trained import Lab
 
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
 CURVE = 24  # characters
 
-# A path such as runs/[x] is no markup. Of several processes that train together the first one speaks.
-progress = Console(stderr=True, markup=False, emoji=False, quiet=int(os.environ.get("RANK", "0")) > 0)
+progress = Console(stderr=True, markup=False, emoji=False)  # a path such as runs/[x] is no markup
+
+
+def let_the_first_speak() -> None:
+    """Of several processes that train together; the others keep silent, but for their errors."""
+    progress.quiet = not accelerator_of_all().is_main_process
 
 
 def watch(session: Session) -> bool:
@@ -68,7 +72,7 @@ def watch(session: Session) -> bool:
                 if moment.figure is not None:
                     progress.print(f"step {step.step:,}, {step.phase}: {moment.figure}")
                     progress.print(Styled(f"  it writes: {moment.sample!r}", style="dim"), soft_wrap=True)
-                if asked_to_stop:
+                if any_process(session.training.accelerator, asked_to_stop):
                     break
     finally:
         signal.signal(signal.SIGINT, usual)
@@ -92,6 +96,7 @@ def finish(session: Session, as_json: bool) -> None:
         progress.print(f"stopped at {at}; saved in {session.out}, go on with --resume")
     facts = {"out": str(session.out), **session.card}
     answer(as_json, facts, f"after:  {figure}\nsaved in {session.out}")
+    session.training.accelerator.end_training()
     if stopped:
         raise typer.Exit(130)
 

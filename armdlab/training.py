@@ -145,7 +145,7 @@ class Training:
 
     Raises:
         ValueError: if rows are longer than the model's `max_length`, or than the text, or were laid out for another
-            length.
+            length; or as `processes.accelerator_of_all`.
     """
 
     def __init__(self, model: Transformer, text: Text | Rows, plan: Plan) -> None:
@@ -255,11 +255,12 @@ class Training:
                 f"{folder} was trained on another text than its corpus holds now; restore the corpus as it was, or "
                 "train anew into another folder"
             )
-        here = self.accelerator.num_processes
-        if saved.get("processes", here) != here:
+        here, then = self.accelerator.num_processes, saved.get("processes", self.accelerator.num_processes)
+        if then != here:
+            launch = f"torchrun --nproc_per_node {then} -m -- armdlab.cli" if then > 1 else "armdlab"
             raise ValueError(
-                f"{folder} was trained by {saved['processes']} processes, each with batches of its own, and here are "
-                f"{here}; resume by `torchrun --nproc_per_node {saved['processes']} -m -- armdlab.cli train`"
+                f"{folder} was trained with processes={then}, each with batches of its own, and here are {here}; "
+                f"resume with as many: `{launch} train --out {folder} --resume`"
             )
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:

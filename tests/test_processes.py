@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from armdlab import load
 from armdlab.recipes import Session
 
 SCRIPT = """
@@ -66,7 +67,7 @@ def in_two_processes(*what, **environment):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     return subprocess.run(
-        [*launch, *what], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        [*launch, *what], capture_output=True, text=True, env={**os.environ, **environment}, check=False, timeout=300
     )
 
 
@@ -90,7 +91,7 @@ def test_two_processes_agree_on_what_a_rehearsal_found_and_only_two_go_on(tmp_pa
     assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["55 False"] * 2
     assert json.loads((tmp_path / "run" / "card.json").read_text())["processes"] == 2
     with pytest.raises(
-        ValueError, match=r"trained by 2 processes.* here are 1; resume by `torchrun --nproc_per_node 2"
+        ValueError, match=r"processes=2, .* are 1; resume with as many: `torchrun --nproc_per_node 2 -m"
     ):
         Session.resume(tmp_path / "run")
 
@@ -112,10 +113,12 @@ TRAIN += ("--vocab-size", "280", "--batch-size", "2", "--precision", "float32", 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_the_command_line_trains_in_two_processes_of_which_one_speaks(tmp_path):
-    run = in_two_processes(*TRAIN, "--corpus", f"file:{cats(tmp_path)}", "--out", str(tmp_path / "run"))
+    out = tmp_path / "run"
+    run = in_two_processes(*TRAIN, "--corpus", f"file:{cats(tmp_path)}", "--out", str(out))
     # the exit status is that of how torch leaves, see above
     assert json.loads(run.stdout)["processes"] == 2, run.stderr
     assert run.stderr.count("learning a tokenizer") == 1
+    assert load(out).card["steps"] == 3
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")

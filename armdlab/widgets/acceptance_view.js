@@ -46,7 +46,7 @@ function render({ model, el }) {
 
   function sentence(k) {
     const call = shown(), draft = cellsOf(call)[k], what = fate(call, k);
-    if (what === "more") return `token ${piece(draft.piece)} of stream ${stream(draft) + 1}: ${k ? "all drafts before it passed, so" : "nothing was drafted before the first call, so"} it is drawn from p itself.`;
+    if (what === "more") return `token ${piece(draft.piece)} of stream ${stream(draft) + 1}: ${k ? "all drafts before it passed, so" : run.streams > 1 ? "nothing was drafted before the first call, so" : "one stream drafts nothing, so"} it is drawn from p itself.`;
     const chance = stays(draft), [a, u] = both(chance, draft.u);
     const name = `draft ${piece(draft.piece)} of stream ${stream(draft) + 1}: q ${is(draft.q)}`;
     if (what === "again") return `${name}; it stands behind a refused draft, so its p ${is(draft.p)} does not count and its die is not looked at: to be judged again in the next call.`;
@@ -59,7 +59,7 @@ function render({ model, el }) {
     const call = shown();
     if (!call) return "Call 1 draws the first token.";
     const n = call.drafts.length, behind = n - made(call);
-    if (!n) return `Call ${at + 1} has no drafts to judge: it draws ${call.drawn ? piece(call.drawn.piece) : "nothing"} and drafts on.`;
+    if (!n) return `Call ${at + 1} has no drafts to judge: it draws ${call.drawn ? piece(call.drawn.piece) : "nothing"}${run.streams > 1 ? " and drafts on" : ""}.`;
     const all = `Call ${at + 1} judges ${n} draft${n > 1 ? "s" : ""}: ${call.passed} kept`;
     if (refused(call)) return `${all}, then ${piece(call.drafts[call.passed].piece)} refused and redrawn as ${piece(call.drawn.piece)}${behind ? `, ${behind} to be judged again` : ""}.`;
     return call.drawn ? `${all}, none refused, and one more drawn: ${piece(call.drawn.piece)}.` : `${all}, none refused.`;
@@ -147,7 +147,7 @@ function render({ model, el }) {
     else said.textContent = summary();
   }
 
-  function tell(k) { if (shown() && cellsOf(shown())[k]) said.textContent = sentence(k).replace(/^d/, "D"); }
+  function tell(k) { if (shown() && cellsOf(shown())[k]) said.textContent = sentence(k).replace(/^[dt]/, (letter) => letter.toUpperCase()); }
 
   function roam(k, moves) {
     if (!cells[k] || cells[k].cell.hidden) return;

@@ -22,7 +22,7 @@ from armdlab.widgets.order_picker import labels
 from armdlab.widgets.pulled import RECORDED, PulledView
 from armdlab.widgets.runs import whole
 
-MOST_STREAMS = 16  # drafts of a window that are still read side by side
+MOST_STREAMS = 16  # tokens of a call that are still read side by side
 DRAWN = 6  # calls that a picture holds
 
 
@@ -102,7 +102,7 @@ class AcceptanceView(PulledView):
         self.asked = {name: self._judged[name] for name in ("streams", "seed")}
 
     def picture(self) -> Picture:
-        """Calls in a row that keep about half of their drafts: what was kept, drawn anew, judged again."""
+        """Calls in a row that make about half of what they could: what was kept, drawn, judged again."""
         calls = self.verified["calls"]
         firsts = list(accumulate((n_made(call) for call in calls), initial=0))
         start = acceptance_figures.half_kept([n_made(call) for call in calls], self.verified["streams"], DRAWN)

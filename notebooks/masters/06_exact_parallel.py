@@ -185,7 +185,7 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
 #
 # Better still, one pass does both. Take a *frontier* $f$ below which all is final, and a *window* of $W - 1$ drafts behind it. The ranks up to $f + W - 1$ are
 # asked one by one; from $f$ on these answers are $p$, for the drafts that stand there and for the place behind them. The $W - 1$ ranks that follow see
-# the same tokens as that last place, and none of each other: they are $q$ for the next drafts. So a call makes one token at least, and $W$ at most.
+# the same tokens as that last place, and none of each other: they are $q$ for the next drafts. So a call makes one token at least, and $W$ at most (`window` in the code).
 # No order asks for exactly this, as the last place has no token yet; two masks do (lesson [02](02_strictly_causal.ipynb)).
 
 
@@ -202,13 +202,13 @@ def chances(text, order, alone, together, choose):
 
 # %% [markdown]
 # The rest is bookkeeping. If draft 2 of a window fails, draft 1 is final, the redrawn token is final, and the window moves on by 2. If none fails,
-# one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. Three rules for what was drafted and not judged:
+# one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. Three rules for drafts that are not final yet:
 #
 # - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
 #   than that each is a draw from its $q$. That is all the proof above asks for: they are **judged again** in the next call, against a $p$ that sees the redrawn token.
 # - The refused draft itself never comes back: given that it failed, it is no draw from $q$ any more.
 # - What was drafted next in *its* stream saw it, and would be refused as well, but not before its own successor had been drafted behind it, and so on down the stream. So it is **given up**
-#   unseen, and drafted anew behind the right token. That is allowed: whether it is given up depends on the fate of another draft, never on what it says itself.
+#   unseen, with all that lies further on, and drafted anew behind the right token. That is allowed: whether a draft is given up depends on the fate of another one, never on what it says itself.
 
 
 # %%
@@ -249,14 +249,14 @@ lab.report(calls=len(calls), tokens=len(written), the_same_as_in_the_tale_above=
 lab.report(calls_if_nothing_were_given_up=cascade)
 words = ["(end)" if v == end else shipped.tokenizer.decode([v]).strip() or "_" for v in range(model.config.vocab_size)]
 n_made = [len(made) for _, _, made, _, _ in calls]
-start = acceptance_figures.half_kept(n_made, window=4)  # in these calls about half of the drafts pass
+start = acceptance_figures.half_kept(n_made, window=4)  # these calls make about half of what they could
 shown = [(f, [words[v] for v in x], [words[v] for v in made]) for f, x, made, _, _ in calls[start : start + 6]]
 lab.report(tokens_made_in_these_calls=n_made[start : start + 6])
 acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 
 # %% [markdown]
-# Read it downwards: grey drafts appear again one row below, now in front; an orange cell at the end of a row without *not* is the one more. The heads of the streams
-# were all drafted in sight of the first one alone, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
+# Read it downwards: grey drafts appear again one row below, now in front; an orange cell without *not* is the one more. The heads of the streams
+# were all drafted before any token stood, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
 # one refused draft, from the place where the chance to stay was nearest to one half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
 # %%
@@ -280,7 +280,7 @@ acceptance_figures.overlap(p, q, words, draft=draft)
 # 2. Find a draft that stays although $p$ is below $q$. Where did the die fall, and how often would it have stayed?
 # 3. Press *Write anew* with 2 streams, then with 8, and go to the last call: which makes more tokens a call?
 #
-# Below the view stands the same in the package, one call for a batch with a frontier in each row. Look for `passes`, `left` and `drawn`.
+# Below the view stands what the package makes of the answers of a call, for a batch with a frontier in each row. Look for `passes`, `left` and `drawn`.
 
 # %% tags=["nbval-ignore-output"]
 from armdlab.widgets.acceptance_view import AcceptanceView
@@ -393,7 +393,7 @@ second
 
 # %%
 def judged(streams, temperature, rows=16):
-    """Of all calls and rows but the first: how many drafts passed in a row (M, 1), which places held one (M, W - 1)."""
+    """Of all calls but the first, each row: how many drafts passed (M, 1), and which places held one (M, W - 1)."""
     seen, how = [], (GenerationOrder.strided(N, streams), Sampler(temperature, seed=0), None, streams)
     list(speculative.verified_steps(shipped.engine, torch.full((rows, N), -1), *how, seen.append))
     return torch.cat([call.n_passed for call in seen[1:]]), torch.cat([call.is_inside[:, :-1] for call in seen[1:]])
