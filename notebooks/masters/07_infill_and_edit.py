@@ -112,8 +112,8 @@ for seed in (1, 2, 3):
     print(f"seed {seed}:{said} ({int((filled == ids)[known].sum())} known tokens are as they were)")
 
 # %% [markdown]
-# The colour, the thing and the day stand further on in the tale, and two seeds of three find all of them; section 3 asks why not all three. A model that
-# writes from left to right would have had to guess.
+# The colour, the thing and the day stand further on in the tale. All three seeds find the colour and the day, none the thing; section 3 asks why. A model that
+# writes from left to right would have had to guess all of them.
 #
 # ## 2. What a filling costs
 #
@@ -199,8 +199,8 @@ lesson_figures.bars(
 )
 
 # %% [markdown]
-# A perfect model would show four equal bars. By how much they differ says how far this one is from it. Single words that their surroundings settle leave little to disagree
-# about; in a sentence that is gone as a whole each word must be found with some of its neighbours missing, and in each order they are others.
+# A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right it writes the missing sentence much as it writes any;
+# in the other orders each word must be found with some of its neighbours missing, and in each order they are others.
 #
 # ## 3. What is the right side worth?
 #
