@@ -51,6 +51,11 @@ class Sampler:
         else:
             self.generator.manual_seed(seed)
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is truncated."""
+        return self.top_k is None and self.top_p is None
+
     def __call__(self, logits: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Choose tokens.
 
@@ -81,9 +86,10 @@ class Sampler:
         Args:
             logits: what the model says.
             tokens: int64.
-            chances: their `probabilities`, if they are at hand: as a rule the answer can be read from them.
+            chances: `probabilities` of these logits, if they are at hand: at temperature 1, with nothing truncated,
+                they are the model's own, and the answer is read from them.
         """
-        if chances is not None and self.temperature == 1 and self.top_k is None and self.top_p is None:
+        if chances is not None and self.temperature == 1 and self.keeps_all:
             return chances.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1).log()
         logits = logits.to(self.device, torch.float64)
         chosen = logits.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1)
@@ -95,7 +101,7 @@ class Sampler:
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         kept = self.truncate((logits if self.temperature == 1 else logits / self.temperature).softmax(-1))
-        return kept if self.top_k is None and self.top_p is None else kept / kept.sum(-1, keepdim=True)
+        return kept if self.keeps_all else kept / kept.sum(-1, keepdim=True)
 
     def draw(self, weights: Tensor) -> Tensor:
         """Draw int64 (...) from weights (..., V), which need not sum to 1: the first v with F(v) > u F(V)."""
@@ -111,7 +117,7 @@ class Sampler:
 
     def truncate(self, probabilities: Tensor) -> Tensor:
         """Set what `top_k` and `top_p` leave out of (..., V) probabilities to 0; what is left is not renormalised."""
-        if self.top_k is None and self.top_p is None:
+        if self.keeps_all:
             return probabilities
         ordered, index = probabilities.sort(dim=-1, descending=True, stable=True)
         if self.top_k is not None:

@@ -822,6 +822,7 @@ def test_judge_of_acceptance_passes_what_is_exact_and_keeps_as_much_as_it_can():
         (lambda a: 1 + a[:-1].cumprod(0).sum(), "you let the last draft count for nothing; if all 3 pass"),
         (lambda a: a.sum(), "you add the chances as if each draft counted alone; it counts only if"),
         (lambda a: 1 + a.sum(), "yours is one plus the sum of the chances"),
+        (lambda a: 1 + a[:-1].sum(), "a call makes 2.0200 tokens in the mean; yours is 2.3000"),
         (lambda a: (a.mean() ** torch.arange(len(a) + 1)).sum(), "you take the mean chance for all drafts"),
         (lambda a: 1 + a[1:].cumprod(0).sum(), "you leave the first draft out; if it fails"),
         (lambda a: a.prod(), "yours is the chance that the whole window passes"),

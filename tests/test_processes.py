@@ -18,6 +18,7 @@ import torch
 from armdlab import ARMD, ARMDConfig
 from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum
+from armdlab.processes import any_process
 from armdlab.training import Plan, Training
 
 torch.set_num_threads(1)
@@ -28,10 +29,12 @@ run = Training(model, text, Plan(9, Curriculum.for_steps(9, 16), batch_size=4, l
 first = run.batch(5)[0].tolist()
 losses = [step.loss for step in run.run()]
 rank = run.accelerator.process_index
+agreed = [any_process(run.accelerator, flag) for flag in (rank == 1, False)]
 run.save(sys.argv[1])
 run.accelerator.wait_for_everyone()
 weights = torch.cat([p.detach().flatten() for p in run.bare_model.parameters()]).double()
 facts = {"world": run.accelerator.num_processes, "batch": first, "losses": losses, "weights": float(weights.sum())}
+facts["agreed"] = agreed
 open(f"{sys.argv[1]}/rank{rank}.json", "w").write(json.dumps(facts))
 run.accelerator.end_training()
 """
@@ -101,6 +104,7 @@ def test_two_processes_learn_one_model_from_batches_of_their_own(tmp_path):
     script_in_two_processes(SCRIPT, tmp_path)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [facts["world"] for facts in ranks] == [2, 2]
+    assert [facts["agreed"] for facts in ranks] == [[True, False]] * 2, "what one process wants, all do"
     assert ranks[0]["batch"] != ranks[1]["batch"]
     assert ranks[0]["losses"] == ranks[1]["losses"]
     assert ranks[0]["weights"] == ranks[1]["weights"]

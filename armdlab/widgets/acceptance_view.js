@@ -112,9 +112,10 @@ function render({ model, el }) {
     parts.where.textContent = `stream ${stream(draft) + 1}, position ${draft.at}`;
     parts.word.textContent = visible(draft.piece);
     for (const [name, v] of [["q", draft.q], ["p", draft.p], ["stays", stays(draft)]]) {
-      parts[name].line.hidden = is_more;
-      parts[name].fill.style.width = `${is_more ? 0 : 100 * v}%`;
-      parts[name].value.textContent = is_more ? "" : figure(v);
+      parts[name].line.hidden = is_more; // which was not drafted, so there is nothing to weigh
+      if (is_more) continue;
+      parts[name].fill.style.width = `${100 * v}%`;
+      parts[name].value.textContent = figure(v);
     }
     const die = what === "kept" || what === "redrawn";
     parts.stays.die.hidden = !die;
