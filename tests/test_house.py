@@ -119,6 +119,7 @@ FRONT = {
     "checks",
     "questions",
     "cli",
+    "training_command",
     "terminal",
     "doctor",
 }
