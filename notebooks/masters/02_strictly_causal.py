@@ -342,8 +342,8 @@ lesson_figures.reading(weights, targets, read_from, f"Who reads whom, mean of {m
 # Rows are targets in the order of their making, columns are rows of X; white means hidden. The first two rows are the heads of
 # the streams, made one at a time, so the second sees one column more. From then on two targets at a time see the same
 # columns and none of their own block: that weight is 0 exactly, not nearly. Look at the lower
-# `kite?`, of the first stream: the other stream has just written a *kite*. A model that keeps its agreements looks there. This one does
-# not yet, in its first layer and in the mean over heads. A mean hides much: put `[0][2]` in the place of `[0].mean(0)` above to see one head alone.
+# `kite?`, of the first stream: the other stream has just written a *kite*. A model that keeps its agreements looks there. This one hardly
+# does, in its first layer and in the mean over heads. A mean hides much: put `[0][2]` in the place of `[0].mean(0)` above to see one head alone.
 #
 # ## 4. Test for leaks
 #

@@ -54,7 +54,7 @@ lesson_figures.bars(nats, title="What a tale costs", x="nats a tale", levels=tru
 # %% [markdown]
 # Each ARMD bar took one pass over the sixteen tales, and is exact. The MDLM bar took sixteen passes, and is an estimate of an
 # upper bound. (It was trained for fewer steps than the other two; in the tables of the [README](../README.md) MDLM
-# has ten times the steps of ARMD. And sixteen tales are few: on 400, ARMD left to right pays 0.4 nats less than AR.) What these words mean is the
+# has ten times the steps of ARMD. And sixteen tales are few: on 400 ARMD left to right and AR pay the same, to 0.02 nats.) What these words mean is the
 # subject of this lesson.
 #
 # ## 1. One pass, every term
@@ -145,7 +145,7 @@ lab.show_source(nll)
 # ## 2. Any order may be asked
 #
 # Any order can be *asked*. Whether the answer is good depends on what was learnt. The shipped ARMD was trained left to right,
-# then with 5 of 160 tokens shuffled, then in streams.
+# then with 5 of 160 tokens shuffled, then in streams and with gaps.
 #
 # **We ask it for the price of a tale with all 160 tokens in random order. What does it say, in nats a tale?** (Left to right it was below 50.)
 #

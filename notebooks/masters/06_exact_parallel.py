@@ -270,7 +270,7 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words, draft=draft)
 
 # %% [markdown]
-# The draft itself may be a rare word whose bar is too low to be seen: each is rare, but there are many, and 160 tokens are drafted.
+# They share little: drafted without the heads before it, a head is any word that may begin a fourth part of any tale. (The draft itself may be one whose bar is too low to be seen.)
 #
 # ### Call by call
 #
@@ -345,7 +345,7 @@ for name, how in ways.items():
 # %% [markdown]
 # The second figure of a line prices what verified texts are drawn from, the first what plain streams are. Were the model perfect, the second
 # could not be the higher one: who sees more pays no more, on average. Where it is higher, or hardly lower, the model has not learnt to listen: of
-# the orders that it was taught last, one in four was of streams in blocks, and one in eight of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
+# the orders that it was taught last, two in nine were of streams in blocks, and one in nine of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
 # model's* chain rule in *this* order, for better or worse. It repairs what streams lose, not what the model never learnt.
 #
 # ## 5. How many tokens a call makes

@@ -234,8 +234,8 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# Nothing about the model got better, and in the end the judge finds its texts *likelier than real tales*, although real tales have no fault and some of these do. A
-# perplexity below that of the truth is no quality: the coolest model tells what is likeliest, again and again. Entropy *inside* a text hardly moves, for a tale has
+# Nothing about the model got better, and in the end the judge finds its texts *nearly as likely as real tales*, although four in ten of them have a fault, as at temperature 1. A
+# perplexity near that of the truth is no quality: the coolest model tells what is likeliest, again and again. Entropy *inside* a text hardly moves, for a tale has
 # its words at any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 does not: words of all texts
 # pooled. So a generative perplexity is a number only together with entropy, length, temperature,
 # nucleus, judge and number of samples. Unfold the conditions of Table 2 above: each of its figures says them all.
