@@ -112,8 +112,8 @@ for seed in (1, 2, 3):
     print(f"seed {seed}:{said} ({int((filled == ids)[known].sum())} known tokens are as they were)")
 
 # %% [markdown]
-# The colour, the thing, the day and *ill* stand further on in the tale, and all three seeds find them; the last gap is free, and each seed fills it in its own way. A model that
-# writes from left to right would have had to guess all five.
+# The colour, the thing and the day stand further on in the tale, and all three seeds find them, and *ill* as well; the last gap is free, and each seed fills it in its own way. A model that
+# writes from left to right would have had to guess all that comes later.
 #
 # ## 2. What a filling costs
 #
@@ -260,8 +260,8 @@ two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dear
 
 # %% [markdown]
 # Of true prices it holds: knowing more can only lower them, in the mean. Of a learnt model it does not. Where a word costs *more* once the right side is known too, the model is at fault,
-# and here a handful at the beginning do. One in nine of the orders that it was taught last had gaps, and those were one to three spans, none shorter than seven tokens: a text with a single
-# hole is still a stranger to it. How much practice matters shows in the model that the lab shipped before, which had none with gaps: it asked 14.3 nats for the five words from left to right,
+# and here a handful at the beginning do. One in nine of the orders that it was taught last had gaps, and those were one to three spans, none shorter than seven tokens: single
+# holes it never practised. It fills most all the same, for 0.09 nats in the mean of 150 other tales, but not those at the beginning of this one. How much practice matters shows in the model that the lab shipped before, which had none with gaps: it asked 14.3 nats for the five words from left to right,
 # and 5.4 for *rug* with both sides. *Any order can be asked* is a fact of the architecture, *any order is answered well* would be a fact of training (lesson 04).
 #
 # ## 4. Two ways to ask the same question
