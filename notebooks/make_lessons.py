@@ -84,7 +84,8 @@ def _stubbed(source):
 
 def run(notebook, folder):
     """Run a notebook from a fresh kernel and keep nothing that changes from run to run."""
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    where = {"metadata": {"path": folder}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):  # a view is gone with its kernel; its picture stays
