@@ -22,9 +22,9 @@ from armdlab.gated import Gate
 from armdlab.recipes import VALIDATION_TOKENS, Session
 from armdlab.rows import encode
 from armdlab.tale_evaluation import tale_report
-from armdlab.terminal import progress
+from armdlab.terminal import Json, progress
 from armdlab.trained import CARD, fastest_device, load
-from armdlab.training_command import Json, train
+from armdlab.training_command import train
 
 app = typer.Typer(
     no_args_is_help=True,

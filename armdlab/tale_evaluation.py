@@ -208,16 +208,18 @@ def tale_report(
         raise ValueError(f"steps={steps} for {type(model).__name__}: masked diffusion needs some, nothing else has any")
     ways = [{"steps": count} for count in steps] or [{"streams": count} for count in streams]
     length, source = length or model.config.max_length, grammar or tales.load_grammar()
-    held_out, seen = list(itertools.islice(splits["validation"]["text"], n_tales)), set(splits["train"]["text"])
-    excess, written = [], []
+    held_out = list(itertools.islice(splits["validation"]["text"], n_tales))
+    excess, texts = [], []
     for way in ways:
         scored = {"streams": way.get("streams", 1), "length": length, "layout": layout, "grammar": source}
         excess.append(excess[0] if steps and excess else excess_nats(model, tokenizer, held_out, **scored))
-        texts = write_tales(model, tokenizer, n_samples, **way, length=length, temperature=temperature, seed=seed)
         writer = f"{way['steps']} denoising steps" if steps else excess[-1].order
-        written.append(judge(writer, texts, seen, grammar=source))
+        how = {"length": length, "temperature": temperature, "seed": seed}
+        texts.append((writer, write_tales(model, tokenizer, n_samples, **way, **how)))
     own = list(tales.tales(n_samples, seed ^ 0x7A1E5, source))  # other tales than those of the corpus of `seed`
-    written.append(judge("the source", own, seen, grammar=source))
+    texts.append(("the source", own))
+    seen = {text for _, part in texts for text in part}.intersection(splits["train"]["text"])  # not all of it in memory
+    written = [judge(writer, part, seen, grammar=source) for writer, part in texts]
     conditions = (
         f"excess and NLL: {len(held_out):,} held-out tales, {layout} rows of {length}, upper bounds on what texts cost "
         "(canonical tokens; padding counted where text made later saw it)\n"

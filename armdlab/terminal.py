@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -21,6 +21,7 @@ from armdlab.trained import Lab
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
 CURVE = 24  # characters
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 progress = Console(stderr=True, markup=False, emoji=False)  # a path such as runs/[x] is no markup
 
 

@@ -12,13 +12,11 @@ import typer
 from armdlab import terminal
 from armdlab.curriculum import weighed
 from armdlab.recipes import SIZES, Recipe, Session
-from armdlab.terminal import progress
+from armdlab.terminal import Json, progress
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
 # option of `train`: model
 ONLY_FOR = dict.fromkeys(("rho", "streams", "marks", "orders", "fine_tuning"), "armd") | {"block_size": "block"}
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
 def train(

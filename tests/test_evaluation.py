@@ -354,6 +354,13 @@ def test_the_whole_table_is_printed_and_drawn_by_one_call_each(nap, tokenizer, c
     assert "4 strided streams: " in picture.alt
 
 
+def test_a_report_calls_new_what_the_training_split_does_not_hold(nap, tokenizer, everything, trained):
+    for known, n_new in ((everything, 0), (["some other text"], 20)):
+        splits = {"train": {"text": known}, "validation": {"text": everything[:5]}}
+        report = tale_report(trained[0], tokenizer, splits, streams=(1,), n_samples=20, grammar=nap)
+        assert report.written[-1].novelty == Share(n_new, 20)
+
+
 def test_judging_one_writer_gives_every_verdict(nap, everything):
     found = judge("a copyist", everything[:5], set(everything), grammar=nap)
     assert (found.validity.is_consistent, found.novelty) == (Share(5, 5), Share(0, 5))

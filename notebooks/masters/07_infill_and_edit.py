@@ -200,7 +200,7 @@ lesson_figures.bars(
 
 # %% [markdown]
 # A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right is how it practised to fill gaps, and *surest first* finds nearly
-# that order for itself; from right to left and at random each word must be found with its left neighbour missing, as in no lesson that it had.
+# that order for itself; from right to left and at random each word must be found with its left neighbour missing, which it has hardly practised.
 #
 # ## 3. What is the right side worth?
 #
@@ -261,8 +261,8 @@ two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dear
 # %% [markdown]
 # Of true prices it holds: knowing more can only lower them, in the mean. Of a learnt model it does not. Where a word costs *more* once the right side is known too, the model is at fault,
 # and here a handful at the beginning do. One in nine of the orders that it was taught last had gaps, and those were one to three spans, none shorter than seven tokens: single
-# holes it never practised. It fills most all the same, for 0.09 nats in the mean of 150 other tales, but not those at the beginning of this one. How much practice matters shows in the model that the lab shipped before, which had none with gaps: it asked 14.3 nats for the five words from left to right,
-# and 5.4 for *rug* with both sides. *Any order can be asked* is a fact of the architecture, *any order is answered well* would be a fact of training (lesson 04).
+# holes it never practised. It fills most all the same, for 0.09 nats in the mean of 150 other tales, but not those at the beginning of this one. How much
+# practice matters shows in the model that the lab shipped before, which had none with gaps: it asked 14.3 nats for the five words from left to right, and 5.4 for *rug* with both sides. *Any order can be asked* is a fact of the architecture, *any order is answered well* would be a fact of training (lesson 04).
 #
 # ## 4. Two ways to ask the same question
 #
