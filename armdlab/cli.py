@@ -194,6 +194,7 @@ def evaluate(
             lab.model,
             lab.tokenizer,
             splits,
+            grammar=corpora.source_of_tales(name),
             streams=counts,
             steps=steps,
             n_samples=samples,

@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict
 
 from armdlab import tales
 from armdlab.rows import Rows, Text
+from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "kjv",
     "load",
     "manual",
+    "source_of_tales",
     "usual_layout",
 ]
 
@@ -59,7 +61,8 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
             held out once is held out in every corpus, of whatever `n` and `seed`.
         seed: which documents are held out; which tales are told.
-        n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500.
+        n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500, and
+            "tales:500@3" are 500 tales of `tales.hamlet(3)`, where few characters live.
 
     Returns:
         Splits "train" and "validation", each with a column "text", one row a document. A data set of the Hub that was
@@ -73,7 +76,7 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
     if not 0 < validation < 1:
         raise ValueError(f"validation={validation} must be above 0 and below 1; 0.1 holds out a tenth")
     if is_tales(name):
-        return _tales(name, n, validation, seed)
+        return _tales(*_told(name, n), validation, seed)
     if n is not None:
         raise ValueError(f"n={n} is for tales, which can be told without end; {name} has as many documents as it has")
     if name == "manual":
@@ -131,16 +134,34 @@ def usual_layout(corpus: str) -> str:
     return "padded" if is_tales(corpus) else "running"
 
 
-def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:
+def source_of_tales(name: str) -> TaleGrammar:
+    """The grammar that tells a corpus of tales: the lab's own, or a hamlet of it.
+
+    >>> source_of_tales("tales:500@3") is tales.hamlet(3)
+    True
+    """
+    return _source(_told(name, None)[1])
+
+
+def _source(hamlet: int | None) -> TaleGrammar:
+    return tales.load_grammar() if hamlet is None else tales.hamlet(hamlet)
+
+
+def _told(name: str, n: int | None) -> tuple[int, int | None]:
+    """How many tales a name asks for, and of which hamlet; None for all places."""
+    said = re.fullmatch(r"tales(?::(\d+)(?:@(\d+))?)?", name)
+    if not said or (said[1] and n is not None):
+        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500 or tales:500@3")
+    count = int(said[1]) if said[1] else N_TALES if n is None else n
+    if count < 2:
+        raise ValueError(f"n={count} tales cannot be split; ask for 100 or more")
+    return count, int(said[2]) if said[2] else None
+
+
+def _tales(n: int, hamlet: int | None, validation: float, seed: int) -> DatasetDict:
     """Tales, told once and then kept by `datasets`, until the grammar or what reads it changes."""
-    _, _, number = name.partition(":")
-    if number and (n is not None or not number.isdecimal()):
-        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500")
-    n = int(number) if number else N_TALES if n is None else n
-    if n < 2:
-        raise ValueError(f"n={n} tales cannot be split; ask for 100 or more")
     tales.tale_seed(seed, 0)  # refuses a seed that is none, before `datasets` wraps its sentence
-    wanted = {"n": n, "seed": seed, "validation": validation, "source": _grammar_digest()}
+    wanted = {"n": n, "hamlet": hamlet, "seed": seed, "validation": validation, "files": _grammar_digest()}
     try:
         told = Dataset.from_generator(_tell, gen_kwargs=wanted)
     except datasets.exceptions.DatasetGenerationError as error:
@@ -153,12 +174,13 @@ def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDic
     return DatasetDict(train=told.select(range(n_train)), validation=told.select(range(n_train, n)))
 
 
-def _tell(n: int, seed: int, validation: float, source: str) -> Iterator[dict[str, str | bool]]:
-    """`n` different tales, those to train on first; `source` only tells one grammar's cache from another's."""
-    tales.load_grammar.cache_clear()  # what was read before an edit is not what `source` stands for
+def _tell(n: int, hamlet: int | None, seed: int, validation: float, files: str) -> Iterator[dict[str, str | bool]]:
+    """`n` different tales, those to train on first; `files` only tells one grammar's cache from another's."""
+    tales.load_grammar.cache_clear()  # what was read before an edit is not what `files` stands for
+    tales.hamlet.cache_clear()
     seen, held_out = set(), []
     most = 20 * n + 1000  # a small grammar of one's own may have too few
-    for text in tales.tales(most, seed):
+    for text in tales.tales(most, seed, _source(hamlet)):
         if text in seen:
             continue
         seen.add(text)

@@ -1,6 +1,8 @@
 """Laws of corpora and tokenizers: what is held out is unseen, and nothing is lost on the way to numbers."""
 
+import hashlib
 import json
+import math
 import re
 
 import datasets
@@ -208,6 +210,17 @@ def test_a_tale_that_is_held_out_once_is_held_out_in_every_corpus():
     assert set(few["validation"]["text"]) <= set(wider["validation"]["text"])
 
 
+def test_a_corpus_of_a_hamlet_is_told_there_and_keeps_what_is_held_out():
+    splits, hamlet = corpora.load("tales:300@3"), corpora.source_of_tales("tales:300@3")
+    assert hamlet is tales.hamlet(3)
+    assert corpora.source_of_tales("tales:300") is tales.load_grammar()
+    for part, is_held_out in (("train", False), ("validation", True)):
+        for text in splits[part]["text"]:
+            assert math.isfinite(hamlet.log_prob(text))
+            drawn = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+            assert (drawn < 0.1 * 2**64) is is_held_out
+
+
 def test_every_tale_of_the_corpus_is_a_tale():
     assert all(tales.log_prob(text) > -100 for text in corpora.load("tales", n=200)["train"]["text"])
 
@@ -338,11 +351,11 @@ def test_files_that_hold_no_text_are_refused(tmp_path, name, content, error, sen
         ),
         (
             lambda: corpora.load("tales:9", n=5),
-            "corpus='tales:9' and n=5 must say once how many tales, as in tales:500",
+            "corpus='tales:9' and n=5 must say once how many tales, as in tales:500 or tales:500@3",
         ),
         (
             lambda: corpora.load("tales:many"),
-            "corpus='tales:many' and n=None must say once how many tales, as in tales:500",
+            "corpus='tales:many' and n=None must say once how many tales, as in tales:500 or tales:500@3",
         ),
         (lambda: corpora.load("tales", n=1), "n=1 tales cannot be split; ask for 100 or more"),
         (
