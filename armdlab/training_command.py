@@ -23,7 +23,12 @@ def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
     model: Annotated[str, typer.Option(help="armd, or a baseline: ar, mdlm, block (block diffusion).")] = "armd",
-    corpus: Annotated[str, typer.Option(help="tales, manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="tales (tales:N, or tales:N@K in hamlet K), manual, kjv, file:PATH, or owner/name on the Hub."
+        ),
+    ] = "manual",
     start: Annotated[
         str | None, typer.Option(help="A folder or a shipped model to start from, with its sizes and tokenizer.")
     ] = None,
