@@ -20,7 +20,6 @@ from datasets import Dataset, DatasetDict
 
 from armdlab import tales
 from armdlab.rows import Rows, Text
-from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
 __all__ = [
@@ -28,12 +27,12 @@ __all__ = [
     "Text",
     "documents",
     "encoded",
+    "has_truth",
     "held_out_split",
     "is_tales",
     "kjv",
     "load",
     "manual",
-    "source_of_tales",
     "usual_layout",
 ]
 
@@ -62,7 +61,7 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             held out once is held out in every corpus, of whatever `n` and `seed`.
         seed: which documents are held out; which tales are told.
         n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500, and
-            "tales:500@3" are 500 tales of `tales.hamlet(3)`, where few characters live.
+            "tales:500@0-14" are told in the hamlets 0 to 14 by turns (`tales.hamlet`), where few characters live.
 
     Returns:
         Splits "train" and "validation", each with a column "text", one row a document. A data set of the Hub that was
@@ -125,8 +124,13 @@ def _tokenizer(description: str) -> Tokenizer:
 
 
 def is_tales(name: str) -> bool:
-    """Whether a corpus of this name is told by the lab's grammar, so that its truth is known exactly."""
+    """Whether a corpus of this name is told by the lab's grammar."""
     return name == "tales" or name.startswith("tales:")
+
+
+def has_truth(name: str) -> bool:
+    """Whether it is told by the whole of it, so that the chance of each tale is known exactly."""
+    return is_tales(name) and "@" not in name
 
 
 def usual_layout(corpus: str) -> str:
@@ -134,34 +138,26 @@ def usual_layout(corpus: str) -> str:
     return "padded" if is_tales(corpus) else "running"
 
 
-def source_of_tales(name: str) -> TaleGrammar:
-    """The grammar that tells a corpus of tales: the lab's own, or a hamlet of it.
-
-    >>> source_of_tales("tales:500@3") is tales.hamlet(3)
-    True
-    """
-    return _source(_told(name, None)[1])
-
-
-def _source(hamlet: int | None) -> TaleGrammar:
-    return tales.load_grammar() if hamlet is None else tales.hamlet(hamlet)
-
-
-def _told(name: str, n: int | None) -> tuple[int, int | None]:
-    """How many tales a name asks for, and of which hamlet; None for all places."""
-    said = re.fullmatch(r"tales(?::(\d+)(?:@(\d+))?)?", name)
+def _told(name: str, n: int | None) -> tuple[int, range | None]:
+    """How many tales a name asks for, and of which hamlets; None for the whole country."""
+    said = re.fullmatch(r"tales(?::(\d+)(?:@(\d+)-(\d+))?)?", name)
     if not said or (said[1] and n is not None):
-        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500 or tales:500@3")
+        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500 or tales:500@0-14")
     count = int(said[1]) if said[1] else N_TALES if n is None else n
     if count < 2:
         raise ValueError(f"n={count} tales cannot be split; ask for 100 or more")
-    return count, int(said[2]) if said[2] else None
+    if not said[2]:
+        return count, None
+    hamlets = range(int(said[2]), int(said[3]) + 1)
+    if not hamlets:
+        raise ValueError(f"corpus={name!r} names no hamlet; put the lower number first, as in tales:500@0-14")
+    return count, hamlets
 
 
-def _tales(n: int, hamlet: int | None, validation: float, seed: int) -> DatasetDict:
+def _tales(n: int, hamlets: range | None, validation: float, seed: int) -> DatasetDict:
     """Tales, told once and then kept by `datasets`, until the grammar or what reads it changes."""
     tales.tale_seed(seed, 0)  # refuses a seed that is none, before `datasets` wraps its sentence
-    wanted = {"n": n, "hamlet": hamlet, "seed": seed, "validation": validation, "files": _grammar_digest()}
+    wanted = {"n": n, "hamlets": hamlets, "seed": seed, "validation": validation, "files": _grammar_digest()}
     try:
         told = Dataset.from_generator(_tell, gen_kwargs=wanted)
     except datasets.exceptions.DatasetGenerationError as error:
@@ -174,13 +170,15 @@ def _tales(n: int, hamlet: int | None, validation: float, seed: int) -> DatasetD
     return DatasetDict(train=told.select(range(n_train)), validation=told.select(range(n_train, n)))
 
 
-def _tell(n: int, hamlet: int | None, seed: int, validation: float, files: str) -> Iterator[dict[str, str | bool]]:
+def _tell(n: int, hamlets: range | None, seed: int, validation: float, files: str) -> Iterator[dict[str, str | bool]]:
     """`n` different tales, those to train on first; `files` only tells one grammar's cache from another's."""
     tales.load_grammar.cache_clear()  # what was read before an edit is not what `files` stands for
     tales.hamlet.cache_clear()
     seen, held_out = set(), []
     most = 20 * n + 1000  # a small grammar of one's own may have too few
-    for text in tales.tales(most, seed, _source(hamlet)):
+    sources = [tales.load_grammar()] if hamlets is None else list(map(tales.hamlet, hamlets))
+    for index in range(most):
+        text = sources[index % len(sources)].sample(tales.tale_seed(seed, index)).text
         if text in seen:
             continue
         seen.add(text)

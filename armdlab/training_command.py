@@ -26,7 +26,7 @@ def train(
     corpus: Annotated[
         str,
         typer.Option(
-            help="tales (tales:N, or tales:N@K in hamlet K), manual, kjv, file:PATH, or owner/name on the Hub."
+            help="tales (tales:N, or tales:N@0-14 in hamlets), manual, kjv, file:PATH, or owner/name on the Hub."
         ),
     ] = "manual",
     start: Annotated[
