@@ -61,6 +61,7 @@ class Recipe:
         cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices.
         beta2: share of AdamW's second moment that a step keeps; 0.999 for long runs.
+        unlikelihood: weight in the loss of what is left to tokens that were said before; for "armd" and "ar".
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
@@ -94,6 +95,7 @@ class Recipe:
     cool_down: float = 0.1
     weight_decay: float = 0.1
     beta2: float = 0.95
+    unlikelihood: float = 0.0
     bf16: bool = False
     rho: int | None = None
     streams: tuple[int, ...] | None = None
@@ -107,6 +109,11 @@ class Recipe:
         """Refuse a model that is not known, and read lists (of JSON) as tuples."""
         if self.model not in MODELS:
             raise ValueError(f"model={self.model!r} is unknown; choose {', '.join(MODELS)}")
+        if self.unlikelihood and self.model in ("mdlm", "block"):
+            raise ValueError(
+                f"unlikelihood={self.unlikelihood} is for models that know what was said before, and {self.model} is "
+                "trained by masks; leave it out"
+            )
         for name in ("streams", "marks"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import read_json, to_json, written_whole
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
-from armdlab.objectives import diffusion_bound, nll
+from armdlab.objectives import chance_of_said, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
@@ -54,6 +55,7 @@ class Plan:
         beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
             small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
             (tests/benchmarks/README.md).
+        unlikelihood: weight of `objectives.chance_of_said` in the loss; 0 for none. Not for masked diffusion.
         clip: largest norm of the gradient.
         seed: of batches and dropout.
         bf16: whether to compute in bfloat16 (weights stay in float32).
@@ -73,6 +75,7 @@ class Plan:
     cool_down: float = 0.1
     weight_decay: float = 0.1
     beta2: float = 0.95
+    unlikelihood: float = 0.0
     clip: float = 1.0
     seed: int = 0
     bf16: bool = False
@@ -92,6 +95,10 @@ class Plan:
         for name in ("warm_up", "cool_down", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
+        if not 0 <= self.unlikelihood <= 1000:
+            raise ValueError(
+                f"unlikelihood={self.unlikelihood} must be from 0 (none) to 1000; 100 teaches what 1 cannot"
+            )
         if not 0 < self.beta2 < 1:
             raise ValueError(f"beta2={self.beta2} must be above 0 and below 1; 0.95 to 0.999 are usual")
         if not 0 < self.learning_rate < 1:
@@ -195,7 +202,8 @@ class Training:
             is_last = start + size >= len(tokens)  # only then do processes exchange their gradients
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
-                    loss = nats_to_learn(self.model, self.text, part, part_order, chance).sum() / n_tokens
+                    costs = nats_to_learn(self.model, self.text, part, part_order, chance, self.plan.unlikelihood)
+                    loss = costs.sum() / n_tokens
                 self.accelerator.backward(loss)
             mean += loss.detach()
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
@@ -343,16 +351,26 @@ def load_plan(folder: str | Path) -> Plan:
 
 
 def nats_to_learn(
-    model: Transformer, text: Text | Rows, tokens: Tensor, order: GenerationOrder, chance: torch.Generator
+    model: Transformer,
+    text: Text | Rows,
+    tokens: Tensor,
+    order: GenerationOrder,
+    chance: torch.Generator,
+    unlikelihood: float = 0.0,
 ) -> Tensor:
-    """What each token of a batch costs, as it is learnt: nats (B, N).
+    """What each token of a batch costs, as it is learnt: nats (B, N), with what `unlikelihood` adds to them.
 
     Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. Masked
     diffusion pays for all of it: its random orders leave none that no later text could see.
     """
     if isinstance(getattr(model, "module", model), BlockDiffusion):
         return diffusion_bound(model, tokens, generator=chance, reduction="none")
-    nats = nll(model, tokens, order, "none")
+    if unlikelihood:
+        logits = model(tokens, order)
+        nats = F.cross_entropy(logits.float().mT, tokens, reduction="none")
+        nats = nats + unlikelihood * chance_of_said(logits, tokens, order)
+    else:
+        nats = nll(model, tokens, order, "none")
     return nats if isinstance(text, Text) else nats * text.is_paid(tokens, order)
 
 
@@ -383,7 +401,8 @@ def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repea
         for start in range(0, plan.batch_size, size):
             part, part_order = tokens[start : start + size].to(device), order.rows(start, start + size).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-                loss = nats_to_learn(model, text, part, part_order, seeded(0)).sum() / tokens.numel()
+                costs = nats_to_learn(model, text, part, part_order, seeded(0), plan.unlikelihood)
+                loss = costs.sum() / tokens.numel()
             torch.autograd.grad(loss, list(model.parameters()))
         if device.type != "cpu":
             torch.accelerator.synchronize()

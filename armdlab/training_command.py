@@ -56,6 +56,9 @@ def train(
     cool_down: Annotated[float, typer.Option(help="Share of its top that the learning rate ends at.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.1,
     beta2: Annotated[float, typer.Option(help="Memory of AdamW's second moment; 0.999 for long runs.")] = 0.95,
+    unlikelihood: Annotated[
+        float, typer.Option(help="Weight in the loss of what is left to tokens said before; 100 for a part of its own.")
+    ] = 0.0,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,
     streams: Annotated[
@@ -117,6 +120,7 @@ def train(
         cool_down=cool_down,
         weight_decay=weight_decay,
         beta2=beta2,
+        unlikelihood=unlikelihood,
         rho=rho,
         streams=tuple(streams) if streams else None,
         marks=marks,

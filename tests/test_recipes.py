@@ -106,6 +106,15 @@ def test_a_run_does_not_start_from_what_does_not_fit(recipe, tmp_path, change, s
         Session.begin(replace(recipe, start=str(tmp_path / "first"), **change), tmp_path / "second")
 
 
+@pytest.mark.parametrize("model", ["mdlm", "block"])
+def test_masked_diffusion_knows_nothing_of_what_was_said_before(model):
+    sentence = (
+        f"unlikelihood=5.0 is for models that know what was said before, and {model} is trained by masks; leave it out"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Recipe(model=model, unlikelihood=5.0)
+
+
 def test_micro_batches_learn_what_a_whole_batch_learns(recipe, tmp_path):
     whole, parts = (
         Session.begin(replace(recipe, dropout=0.0, micro_batch_size=size), tmp_path / str(size)) for size in (None, 3)

@@ -10,8 +10,9 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.evaluation import likelihood
-from armdlab.objectives import nll
-from armdlab.training import Plan, Training, load_plan, seconds_per_step
+from armdlab.objectives import chance_of_said, nll
+from armdlab.rows import Rows
+from armdlab.training import Plan, Training, load_plan, nats_to_learn, seconds_per_step
 
 TEXT = Text(torch.arange(400) % 10, n_characters=1000)  # a text whose every next token is certain
 
@@ -55,6 +56,35 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path, st
     rest.resume(tmp_path)
     assert [step.loss for step in rest.run()] == losses[stop:]
     assert torch.equal(weights(rest.bare_model), weights(whole))
+
+
+# texts of nine tokens and their end, in rows of 16
+ENDING = Rows(
+    torch.arange(40) % 10, torch.arange(0, 41, 10), 16, "padded", end_of_text=9, n_documents=4, n_characters=90
+)
+
+
+@pytest.mark.parametrize("text", [TEXT, ENDING], ids=["running text", "texts that end"])
+def test_unlikelihood_adds_the_chance_of_what_was_said_wherever_nats_are_paid(text):
+    model, order = small(), GenerationOrder.strided(16, 2)
+    tokens = text.windows(16, 3, seeded(0))
+    with torch.no_grad():
+        plain, more = (nats_to_learn(model, text, tokens, order, seeded(0), weight) for weight in (0.0, 5.0))
+        added = chance_of_said(model(tokens, order), tokens, order)
+    is_paid = torch.ones_like(added) if text is TEXT else text.is_paid(tokens, order)
+    assert torch.allclose(more - plain, 5 * added * is_paid, atol=1e-5)
+    assert float((added * is_paid).sum()) > 0.1
+
+
+def test_a_model_that_is_trained_with_unlikelihood_leaves_less_to_what_was_said():
+    left = []
+    for weight in (0.0, 20.0):
+        training = Training(small(), TEXT, plan(30, unlikelihood=weight))
+        list(training.run())
+        tokens, order = training.batch(0)
+        with torch.no_grad():
+            left.append(float(chance_of_said(training.bare_model(tokens, order), tokens, order).sum()))
+    assert left[1] < 0.5 * left[0]
 
 
 def test_runs_of_one_seed_are_equal_and_of_two_seeds_are_not():
@@ -276,6 +306,7 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
         ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
         ({"muon": 2.0}, "muon=2.0 must be above 0 and below 1; 0.02 is a good start, None leaves it out"),
         ({"beta2": 1.0}, "beta2=1.0 must be above 0 and below 1; 0.95 to 0.999 are usual"),
+        ({"unlikelihood": -1.0}, "unlikelihood=-1.0 must be from 0 (none) to 1000; 100 teaches what 1 cannot"),
         ({"warm_up": 9.0}, "warm_up=9.0 must be from 0 to 1"),
     ],
 )
