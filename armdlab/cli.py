@@ -163,7 +163,7 @@ def evaluate(
     progress.print(f"reading {name}")
     splits = corpora.load(name, seed=lab.card.get("split_seed", 0))
     layout = lab.card.get("layout", "running") if corpus is None else corpora.usual_layout(name)
-    writes_tales = corpora.has_truth(name) and layout != "running"
+    writes_tales = corpora.is_tales(name) and layout != "running"
     if samples and not writes_tales:
         raise ValueError(
             f"samples={samples} are tales to judge, but {name} is read in {layout} rows; leave --samples out"

@@ -27,7 +27,6 @@ __all__ = [
     "Text",
     "documents",
     "encoded",
-    "has_truth",
     "held_out_split",
     "is_tales",
     "kjv",
@@ -60,8 +59,7 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
             held out once is held out in every corpus, of whatever `n` and `seed`.
         seed: which documents are held out; which tales are told.
-        n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500, and
-            "tales:500@0-14" are told in the hamlets 0 to 14 by turns (`tales.hamlet`), where few characters live.
+        n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500.
 
     Returns:
         Splits "train" and "validation", each with a column "text", one row a document. A data set of the Hub that was
@@ -75,7 +73,7 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
     if not 0 < validation < 1:
         raise ValueError(f"validation={validation} must be above 0 and below 1; 0.1 holds out a tenth")
     if is_tales(name):
-        return _tales(*_told(name, n), validation, seed)
+        return _tales(name, n, validation, seed)
     if n is not None:
         raise ValueError(f"n={n} is for tales, which can be told without end; {name} has as many documents as it has")
     if name == "manual":
@@ -124,13 +122,8 @@ def _tokenizer(description: str) -> Tokenizer:
 
 
 def is_tales(name: str) -> bool:
-    """Whether a corpus of this name is told by the lab's grammar."""
+    """Whether a corpus of this name is told by the lab's grammar, so that its truth is known exactly."""
     return name == "tales" or name.startswith("tales:")
-
-
-def has_truth(name: str) -> bool:
-    """Whether it is told by the whole of it, so that the chance of each tale is known exactly."""
-    return is_tales(name) and "@" not in name
 
 
 def usual_layout(corpus: str) -> str:
@@ -138,26 +131,16 @@ def usual_layout(corpus: str) -> str:
     return "padded" if is_tales(corpus) else "running"
 
 
-def _told(name: str, n: int | None) -> tuple[int, range | None]:
-    """How many tales a name asks for, and of which hamlets; None for the whole country."""
-    said = re.fullmatch(r"tales(?::(\d+)(?:@(\d+)-(\d+))?)?", name)
-    if not said or (said[1] and n is not None):
-        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500 or tales:500@0-14")
-    count = int(said[1]) if said[1] else N_TALES if n is None else n
-    if count < 2:
-        raise ValueError(f"n={count} tales cannot be split; ask for 100 or more")
-    if not said[2]:
-        return count, None
-    hamlets = range(int(said[2]), int(said[3]) + 1)
-    if not hamlets:
-        raise ValueError(f"corpus={name!r} names no hamlet; put the lower number first, as in tales:500@0-14")
-    return count, hamlets
-
-
-def _tales(n: int, hamlets: range | None, validation: float, seed: int) -> DatasetDict:
+def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:
     """Tales, told once and then kept by `datasets`, until the grammar or what reads it changes."""
+    _, _, number = name.partition(":")
+    if number and (n is not None or not number.isdecimal()):
+        raise ValueError(f"corpus={name!r} and n={n} must say once how many tales, as in tales:500")
+    n = int(number) if number else N_TALES if n is None else n
+    if n < 2:
+        raise ValueError(f"n={n} tales cannot be split; ask for 100 or more")
     tales.tale_seed(seed, 0)  # refuses a seed that is none, before `datasets` wraps its sentence
-    wanted = {"n": n, "hamlets": hamlets, "seed": seed, "validation": validation, "files": _grammar_digest()}
+    wanted = {"n": n, "seed": seed, "validation": validation, "source": _grammar_digest()}
     try:
         told = Dataset.from_generator(_tell, gen_kwargs=wanted)
     except datasets.exceptions.DatasetGenerationError as error:
@@ -170,15 +153,12 @@ def _tales(n: int, hamlets: range | None, validation: float, seed: int) -> Datas
     return DatasetDict(train=told.select(range(n_train)), validation=told.select(range(n_train, n)))
 
 
-def _tell(n: int, hamlets: range | None, seed: int, validation: float, files: str) -> Iterator[dict[str, str | bool]]:
-    """`n` different tales, those to train on first; `files` only tells one grammar's cache from another's."""
-    tales.load_grammar.cache_clear()  # what was read before an edit is not what `files` stands for
-    tales.hamlet.cache_clear()
+def _tell(n: int, seed: int, validation: float, source: str) -> Iterator[dict[str, str | bool]]:
+    """`n` different tales, those to train on first; `source` only tells one grammar's cache from another's."""
+    tales.load_grammar.cache_clear()  # what was read before an edit is not what `source` stands for
     seen, held_out = set(), []
     most = 20 * n + 1000  # a small grammar of one's own may have too few
-    sources = [tales.load_grammar()] if hamlets is None else list(map(tales.hamlet, hamlets))
-    for index in range(most):
-        text = sources[index % len(sources)].sample(tales.tale_seed(seed, index)).text
+    for text in tales.tales(most, seed):
         if text in seen:
             continue
         seen.add(text)

@@ -45,19 +45,19 @@ def nll(
     return _reduce(losses, reduction)
 
 
-def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, below: float = 0.1) -> Tensor:
-    """What a model leaves to tokens that the text holds already, and that are neither meant nor likely here.
+def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, below: float = 0.05) -> Tensor:
+    """What a model leaves to tokens that the text holds already, where many may come and these do not.
 
-    Added to the loss it teaches at once what nats alone hardly tell: a friend has any of sixty names but the hero's, so
-    a model that does not leave that one out pays ln(60/59) = 0.017 nats. Unlikelihood training penalises -ln(1 - p) of
-    all tokens said before; ours the chance itself, and only where it is small, since a word may well be said again. It
-    distorts the chances of what may rarely be said again: end with a part that goes by nats alone.
+    Added to the loss it teaches what nats alone do not: a friend has any of sixty names but the hero's, so a model that
+    does not leave that one out pays ln(60/59) = 0.017 nats, and goes on paying (tests/benchmarks/README.md).
+    Unlikelihood training penalises -ln(1 - p) of all tokens said before, wherever they do not come; ours p itself, and
+    only at draws from many: elsewhere a word may well be said again, and must keep its chance.
 
     Args:
         logits: (B, N, V) in text order.
         tokens: int64 (B, N) in text order.
         order: who is made when: what stands in earlier blocks has been said.
-        below: tokens that get more than this chance are left alone.
+        below: positions where some token has this chance or more are no draws from many, and are left alone.
 
     Returns:
         Sum of their chances at each position, each kind of token counted once: (B, N) in text order.
@@ -65,13 +65,14 @@ def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, be
     Source: Welleck et al., Neural Text Generation with Unlikelihood Training, 2020, section 4.1.
     """
     B, N = tokens.shape
-    chances = logits.float().softmax(-1).gather(-1, tokens.unsqueeze(1).expand(B, N, N))  # of x_j at position i
+    chances = logits.float().softmax(-1)
+    has_many = chances.amax(-1) < below
+    chances = chances.gather(-1, tokens.unsqueeze(1).expand(B, N, N))  # of x_j at position i
     blocks = order.blocks_in_text_order.to(tokens.device).expand(B, N)
-    is_earlier = blocks.unsqueeze(-1) > blocks.unsqueeze(-2)
-    is_same = tokens.unsqueeze(-1) == tokens.unsqueeze(-2)
-    times = is_earlier.float() @ is_same.float()  # that x_j has been said before i
-    counts = is_earlier & ~is_same & (chances < below)
-    return (chances * counts / times.clamp(min=1)).sum(-1)
+    is_said = blocks.unsqueeze(-1) > blocks.unsqueeze(-2)
+    is_meant = tokens.unsqueeze(-1) == tokens.unsqueeze(-2)
+    times = is_said.float() @ is_meant.float()  # that x_j has been said before i
+    return has_many * (chances * (is_said & ~is_meant) / times.clamp(min=1)).sum(-1)
 
 
 def weighted_nll(

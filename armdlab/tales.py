@@ -289,42 +289,6 @@ def _load(folder: Path) -> TaleGrammar:
 load_grammar.cache_clear = _load.cache_clear
 
 
-@lru_cache(maxsize=16)
-def hamlet(number: int) -> TaleGrammar:
-    """The lab's own grammar where four characters live and there are three places of each kind; all else is as it was.
-
-    Among sixty names, one that must not be the hero's is nearly as uncertain as one that may (by 0.017 nats), and a
-    model does not learn to leave the hero's out. Among four it is 0.29 nats. What is learnt here serves everywhere, and
-    every tale of a hamlet is a tale (tests/benchmarks/README.md).
-
-    Args:
-        number: of the hamlet, from 0. All sixty characters live in 0 to 14, and again in 15 to 29, in other company.
-
-    Raises:
-        ValueError: if `number` is negative.
-    """
-    if operator.index(number) < 0:
-        raise ValueError(f"hamlet={number} is negative; hamlets are counted from 0")
-
-    def thin(name: str, entries: Sequence[str]) -> Sequence[int]:
-        if name not in ("character", "place"):
-            return range(len(entries))
-        kinds: dict[str, list[int]] = {}
-        for row, entry in enumerate(entries):
-            kinds.setdefault(entry.rpartition("|")[2].strip() if name == "place" else name, []).append(row)
-        size = 3 if name == "place" else 4
-        return sorted(row for rows in kinds.values() for row in _dealt(rows, size, number))
-
-    return TaleGrammar(g.read(data_folder(), thin))
-
-
-def _dealt(rows: Sequence[int], size: int, number: int) -> list[int]:
-    """`size` of the rows for each number, in turn, until all are dealt; then they are shuffled anew."""
-    deal, turn = divmod(number, -(-len(rows) // size))
-    shuffled = sorted(rows, key=lambda row: tale_seed(deal, row))
-    return [shuffled[(turn * size + i) % len(rows)] for i in range(size)]
-
-
 def sample(seed: int) -> Tale:
     """Draw one of the lab's own tales; see `TaleGrammar.sample`."""
     return load_grammar().sample(seed)

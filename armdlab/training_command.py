@@ -23,12 +23,7 @@ def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the model, its tokenizer and its card.")],
     model: Annotated[str, typer.Option(help="armd, or a baseline: ar, mdlm, block (block diffusion).")] = "armd",
-    corpus: Annotated[
-        str,
-        typer.Option(
-            help="tales (tales:N, or tales:N@0-14 in hamlets), manual, kjv, file:PATH, or owner/name on the Hub."
-        ),
-    ] = "manual",
+    corpus: Annotated[str, typer.Option(help="tales, manual, kjv, file:PATH, or owner/name on the Hub.")] = "manual",
     start: Annotated[
         str | None, typer.Option(help="A folder or a shipped model to start from, with its sizes and tokenizer.")
     ] = None,
@@ -57,7 +52,8 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.1,
     beta2: Annotated[float, typer.Option(help="Memory of AdamW's second moment; 0.999 for long runs.")] = 0.95,
     unlikelihood: Annotated[
-        float, typer.Option(help="Weight in the loss of what is left to tokens said before; 100 for a part of its own.")
+        float,
+        typer.Option(help="Weight in the loss of what a draw from many leaves to tokens said before, such as 100."),
     ] = 0.0,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,

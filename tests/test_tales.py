@@ -308,28 +308,6 @@ def test_a_changed_choice_changes_everything_that_must_agree(source):
     assert choices[hero].text not in other.text.split()
 
 
-@pytest.mark.parametrize("number", [0, 3, 14, 15, 29])
-def test_a_hamlet_tells_tales_of_few_characters_and_each_is_a_tale_elsewhere(source, number):
-    hamlet = tales.hamlet(number)
-    lists = hamlet.grammar.lists
-    assert len(lists["character"].cells["name"]) == 4
-    assert len(lists["place"].cells["place"]) == 9
-    assert hamlet.grammar.lists["thing"].cells == source.grammar.lists["thing"].cells
-    for text in tales.tales(20, number, hamlet):
-        assert not source.check(text)
-        assert hamlet.log_prob(text) > source.log_prob(text) + 1  # fewer could have been meant
-
-
-def test_fifteen_hamlets_are_the_whole_country_and_the_next_fifteen_in_other_company(source):
-    folk = [tales.hamlet(number).grammar.lists["character"].cells["name"] for number in range(30)]
-    everyone = sorted(source.grammar.lists["character"].cells["name"])
-    assert sorted(name for names in folk[:15] for name in names) == everyone
-    assert sorted(name for names in folk[15:] for name in names) == everyone
-    assert not {frozenset(names) for names in folk[:15]} & {frozenset(names) for names in folk[15:]}
-    with pytest.raises(ValueError, match=r"^hamlet=-1 is negative; hamlets are counted from 0$"):
-        tales.hamlet(-1)
-
-
 def test_a_grammar_is_read_once_a_folder():
     assert load_grammar() is load_grammar(tales.data_folder())
 

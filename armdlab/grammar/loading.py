@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from armdlab.grammar.lexicon import Lexicon, Section, sections, shares_of
@@ -15,13 +13,11 @@ from armdlab.grammar.values import Grammar, Plot, Story, Where
 _SHARE = re.compile(r"(\d+/\d+|\d*\.?\d+)(?:\s+|$)")  # before an option
 
 
-def read(folder: Path | str, thin: Callable[[str, Sequence[str]], Sequence[int]] | None = None) -> Grammar:
+def read(folder: Path | str) -> Grammar:
     """Read the grammar in a folder, and check it.
 
     Args:
         folder: a folder whose `.txt` files hold the lists, rules, plots and stories.
-        thin: takes the name of a list and its entries as they are written, and says which of them stay, as
-            increasing row numbers; None for all.
 
     Returns:
         The grammar, which is unambiguous.
@@ -34,8 +30,7 @@ def read(folder: Path | str, thin: Callable[[str, Sequence[str]], Sequence[int]]
     if not folder.is_dir():
         raise FileNotFoundError(f"no grammar at {folder}: the folder does not exist; data/tales has one")
     found = list(sections(folder))
-    lists = [section for section in found if section.word == "list"]
-    lexicon = Lexicon.of(lists if thin is None else [_thinned(section, thin) for section in lists])
+    lexicon = Lexicon.of([section for section in found if section.word == "list"])
     rules: dict[str, Rule] = {}
     for section in found:
         if section.word == "rule":
@@ -55,12 +50,6 @@ def read(folder: Path | str, thin: Callable[[str, Sequence[str]], Sequence[int]]
     refuse_clash(chains, [story.at for story in stories], [f"story {story.name}" for story in stories])
     starts = {token: tuple(places[i] for i in options) for token, options in first(chains).items()}
     return Grammar(folder, lexicon.lists, lexicon.groups, plots, shares, starts)
-
-
-def _thinned(section: Section, thin: Callable[[str, Sequence[str]], Sequence[int]]) -> Section:
-    head, *entries = section.lines
-    stay = thin(section.name, [line for _, line in entries])
-    return replace(section, lines=[head, *(entries[row] for row in stay)])
 
 
 def _add_rule(section: Section, rules: dict[str, Rule]) -> None:
