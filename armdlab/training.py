@@ -97,7 +97,7 @@ class Plan:
                 raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
         if not 0 <= self.unlikelihood <= 1000:
             raise ValueError(
-                f"unlikelihood={self.unlikelihood} must be from 0 (none) to 1000; 100 teaches what 1 cannot"
+                f"unlikelihood={self.unlikelihood} must be from 0 (none) to 1000; 100 is what was measured"
             )
         if not 0 < self.beta2 < 1:
             raise ValueError(f"beta2={self.beta2} must be above 0 and below 1; 0.95 to 0.999 are usual")

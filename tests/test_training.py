@@ -309,7 +309,7 @@ def test_gradients_that_an_interrupt_left_behind_are_not_learnt(tmp_path):
         ({"clip": 0.0}, "clip=0.0 must be above 0 and at most 1e+06"),
         ({"muon": 2.0}, "muon=2.0 must be above 0 and below 1; 0.02 is a good start, None leaves it out"),
         ({"beta2": 1.0}, "beta2=1.0 must be above 0 and below 1; 0.95 to 0.999 are usual"),
-        ({"unlikelihood": -1.0}, "unlikelihood=-1.0 must be from 0 (none) to 1000; 100 teaches what 1 cannot"),
+        ({"unlikelihood": -1.0}, "unlikelihood=-1.0 must be from 0 (none) to 1000; 100 is what was measured"),
         ({"warm_up": 9.0}, "warm_up=9.0 must be from 0 to 1"),
     ],
 )
