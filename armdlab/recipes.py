@@ -109,11 +109,6 @@ class Recipe:
         """Refuse a model that is not known, and read lists (of JSON) as tuples."""
         if self.model not in MODELS:
             raise ValueError(f"model={self.model!r} is unknown; choose {', '.join(MODELS)}")
-        if self.unlikelihood and self.model in ("mdlm", "block"):
-            raise ValueError(
-                f"unlikelihood={self.unlikelihood} is for models that know what was said before, and {self.model} is "
-                "trained by masks; leave it out"
-            )
         for name in ("streams", "marks"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))

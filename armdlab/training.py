@@ -159,6 +159,11 @@ class Training:
         length = plan.curriculum.length
         if length > model.config.max_length:
             raise ValueError(f"rows of length={length} do not fit max_length={model.config.max_length}; shorten them")
+        if plan.unlikelihood and isinstance(model, BlockDiffusion):
+            raise ValueError(
+                f"unlikelihood={plan.unlikelihood} is for models that know what was said before, and "
+                f"{type(model).__name__} is trained by masks; leave it out"
+            )
         text.windows(length, 1, seeded(0))  # or say now that the text is too short, or its rows are of another length
         self.text, self.plan, self.step = text, plan, 0
         self.accelerator = accelerator_of_all()

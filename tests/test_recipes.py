@@ -106,13 +106,13 @@ def test_a_run_does_not_start_from_what_does_not_fit(recipe, tmp_path, change, s
         Session.begin(replace(recipe, start=str(tmp_path / "first"), **change), tmp_path / "second")
 
 
-@pytest.mark.parametrize("model", ["mdlm", "block"])
-def test_masked_diffusion_knows_nothing_of_what_was_said_before(model):
+@pytest.mark.parametrize(("model", "kind"), [("mdlm", "MDLM"), ("block", "BlockDiffusion")])
+def test_masked_diffusion_knows_nothing_of_what_was_said_before(recipe, tmp_path, model, kind):
     sentence = (
-        f"unlikelihood=5.0 is for models that know what was said before, and {model} is trained by masks; leave it out"
+        f"unlikelihood=5.0 is for models that know what was said before, and {kind} is trained by masks; leave it out"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        Recipe(model=model, unlikelihood=5.0)
+        Session.begin(replace(recipe, model=model, unlikelihood=5.0), tmp_path)
 
 
 def test_micro_batches_learn_what_a_whole_batch_learns(recipe, tmp_path):

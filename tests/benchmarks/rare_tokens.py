@@ -23,8 +23,8 @@ SURE = 0.9  # chance of any name at all
 MANY = 3.0  # nats; a name out of sixty has 4.1
 
 
-def left_to_rare(lab: Lab, texts: list[str]) -> tuple[float, float]:
-    """What tokens below `RARE` get together, left to right: in a mean tale, and at a mean slot of over `MANY` nats.
+def predictions(lab: Lab, texts: list[str]) -> tuple[Rows, torch.Tensor, torch.Tensor]:
+    """Texts as rows and as tokens (R, N), and the log-probability of every token at each position, left to right.
 
     Raises:
         ValueError: if the model is masked diffusion, which does not read left to right.
@@ -33,31 +33,33 @@ def left_to_rare(lab: Lab, texts: list[str]) -> tuple[float, float]:
         raise ValueError(f"{type(lab.model).__name__} does not read left to right; measure ARMD or AR")
     rows = Rows.encode(texts, lab.tokenizer, lab.model.config.max_length)
     tokens = rows.pad(torch.arange(len(rows)))
-    log_p = torch.cat([lab.model(part).log_softmax(-1) for part in tokens.split(50)])[rows.is_text(tokens)]
+    return rows, tokens, torch.cat([lab.model(part).log_softmax(-1) for part in tokens.split(50)])
+
+
+def left_to_rare(rows: Rows, tokens: torch.Tensor, log_p: torch.Tensor) -> tuple[float, float]:
+    """What tokens below `RARE` get together: in a mean tale, and at a mean slot of over `MANY` nats."""
+    log_p = log_p[rows.is_text(tokens)]
     p = log_p.exp()
     rare, has_many = torch.where(p < RARE, p, 0).sum(-1), -(p * log_p).sum(-1) > MANY
-    return float(rare.sum()) / len(texts), float(rare[has_many].mean())
+    return float(rare.sum()) / len(rows), float(rare[has_many].mean())
 
 
-def left_to_taken(lab: Lab, texts: list[str]) -> float:
-    """Where somebody new is named, left to right: what a name that is taken gets, over what one that is free gets.
+def left_to_taken(lab: Lab, tokens: torch.Tensor, log_p: torch.Tensor) -> float:
+    """Where somebody new is named: what a name that is taken gets, over what one that is free gets.
 
     A model that has not learnt that a friend is not the hero is at 1, the truth at 0. Slots that take no name by
     surety, such as the first word of a sentence, are left out.
     """
     names = tales.load_grammar().grammar.lists["character"].cells["name"]
     forms = torch.tensor([[lab.tokenizer.encode(before + name)[0] for name in names] for before in (" ", "")])
-    rows = Rows.encode(texts, lab.tokenizer, lab.model.config.max_length)
-    tokens = rows.pad(torch.arange(len(rows)))
-    p = torch.cat([lab.model(part).softmax(-1) for part in tokens.split(50)])
     ratios = []
-    for row, row_p in zip(tokens, p, strict=True):
+    for row, log_chances in zip(tokens, log_p, strict=True):
         taken: list[int] = []
         for at, token in enumerate(row.tolist()):
             form, who = (index.tolist() for index in (forms == token).nonzero(as_tuple=True))
             if not who or who[0] in taken:
                 continue
-            chances = row_p[at, forms[form[0]]]
+            chances = log_chances[at, forms[form[0]]].exp()
             if taken and chances.sum() > SURE:
                 of_taken = chances[taken].sum()
                 free = (chances.sum() - of_taken) / (len(names) - len(taken))
@@ -76,8 +78,9 @@ def main() -> None:
     for name in asked.models:
         lab = armdlab.load(name)
         with torch.inference_mode():
-            of_tale, of_slot = left_to_rare(lab, texts)
-            of_taken = left_to_taken(lab, texts)
+            rows, tokens, log_p = predictions(lab, texts)
+            of_tale, of_slot = left_to_rare(rows, tokens, log_p)
+            of_taken = left_to_taken(lab, tokens, log_p)
             excess = excess_nats(lab.model, lab.tokenizer, texts)
         rare = f"rare tokens get {of_tale:.3f} in a tale, {of_slot:.4f} at a slot of over {MANY:g} nats"
         taken = f"a name that is taken gets {of_taken:.3f} of what a free one gets"
