@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +46,7 @@ def nll(
     return _reduce(losses, reduction)
 
 
-def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, below: float = 0.05) -> Tensor:
+def chance_of_said(log_chances: Tensor, tokens: Tensor, order: GenerationOrder, *, below: float = 0.05) -> Tensor:
     """What a model leaves to tokens that the text holds already, where many may come and these do not.
 
     Added to the loss it teaches what nats alone do not: a friend has any of sixty names but the hero's, so a model that
@@ -54,7 +55,7 @@ def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, be
     only at draws from many: elsewhere a word may well be said again, and must keep its chance.
 
     Args:
-        logits: (B, N, V) in text order.
+        log_chances: (B, N, V) in text order, the log-softmax of the logits.
         tokens: int64 (B, N) in text order.
         order: who is made when: what stands in earlier blocks has been said.
         below: positions where some token has this chance or more are no draws from many, and are left alone.
@@ -65,9 +66,8 @@ def chance_of_said(logits: Tensor, tokens: Tensor, order: GenerationOrder, *, be
     Source: Welleck et al., Neural Text Generation with Unlikelihood Training, 2020, section 4.1.
     """
     B, N = tokens.shape
-    chances = logits.float().softmax(-1)
-    has_many = chances.amax(-1) < below
-    chances = chances.gather(-1, tokens.unsqueeze(1).expand(B, N, N))  # of x_j at position i
+    has_many = log_chances.detach().amax(-1) < math.log(below)
+    chances = log_chances.gather(-1, tokens.unsqueeze(1).expand(B, N, N)).exp()  # of x_j at position i
     blocks = order.blocks_in_text_order.to(tokens.device).expand(B, N)
     is_said = blocks.unsqueeze(-1) > blocks.unsqueeze(-2)
     is_meant = tokens.unsqueeze(-1) == tokens.unsqueeze(-2)

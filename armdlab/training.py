@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -371,9 +370,9 @@ def nats_to_learn(
     if isinstance(getattr(model, "module", model), BlockDiffusion):
         return diffusion_bound(model, tokens, generator=chance, reduction="none")
     if unlikelihood:
-        logits = model(tokens, order)
-        nats = F.cross_entropy(logits.float().mT, tokens, reduction="none")
-        nats = nats + unlikelihood * chance_of_said(logits, tokens, order)
+        log_chances = model(tokens, order).float().log_softmax(-1)
+        nats = -log_chances.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        nats = nats + unlikelihood * chance_of_said(log_chances, tokens, order)
     else:
         nats = nll(model, tokens, order, "none")
     return nats if isinstance(text, Text) else nats * text.is_paid(tokens, order)

@@ -149,7 +149,7 @@ def test_the_chance_of_what_was_said_is_what_a_slow_loop_adds_up(order):
     torch.manual_seed(0)
     tokens, logits = torch.randint(5, (3, 8)), torch.randn(3, 8, 5)
     chances, blocks = logits.softmax(-1), order.blocks_in_text_order.expand(3, 8)
-    found = chance_of_said(logits, tokens, order, below=0.5)
+    found = chance_of_said(logits.log_softmax(-1), tokens, order, below=0.5)
     some, left_alone = 0.0, 0
     for b, i in itertools.product(range(3), range(8)):
         said = {int(tokens[b, j]) for j in range(8) if blocks[b, j] < blocks[b, i]} - {int(tokens[b, i])}
@@ -164,7 +164,7 @@ def test_the_chance_of_what_was_said_is_what_a_slow_loop_adds_up(order):
 def test_the_chance_of_what_was_said_pushes_down_that_and_nothing_else():
     tokens = torch.tensor([[3, 3, 1]])
     logits = torch.zeros(1, 3, 30, requires_grad=True)
-    chance_of_said(logits, tokens, GenerationOrder.left_to_right(3)).sum().backward()
+    chance_of_said(logits.log_softmax(-1), tokens, GenerationOrder.left_to_right(3)).sum().backward()
     assert not logits.grad[0, :2].any()  # nothing but 3 was said, and 3 is meant
     assert logits.grad[0, 2, 3] > 0
     assert (logits.grad[0, 2, torch.arange(30) != 3] < 0).all()  # they share what is taken from 3

@@ -70,7 +70,7 @@ def test_unlikelihood_adds_the_chance_of_what_was_said_wherever_nats_are_paid(te
     tokens = text.windows(16, 3, seeded(0))
     with torch.no_grad():
         plain, more = (nats_to_learn(model, text, tokens, order, seeded(0), weight) for weight in (0.0, 5.0))
-        added = chance_of_said(model(tokens, order), tokens, order)
+        added = chance_of_said(model(tokens, order).log_softmax(-1), tokens, order)
     is_paid = torch.ones_like(added) if text is TEXT else text.is_paid(tokens, order)
     assert torch.allclose(more - plain, 5 * added * is_paid, atol=1e-5)
     assert float((added * is_paid).sum()) > 0.1
@@ -85,8 +85,8 @@ def test_a_model_that_is_trained_with_unlikelihood_leaves_less_to_what_was_said(
         list(training.run())
         tokens, order = training.batch(0)
         with torch.no_grad():
-            logits = training.bare_model(tokens, order)
-        left.append(float(chance_of_said(logits, tokens, order, below=1.1).sum()))
+            log_chances = training.bare_model(tokens, order).log_softmax(-1)
+        left.append(float(chance_of_said(log_chances, tokens, order, below=1.1).sum()))
     assert left[1] < 0.8 * left[0]
 
 
