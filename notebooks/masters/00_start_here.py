@@ -185,7 +185,7 @@ warm_up
 # | [06 Exact and parallel](06_exact_parallel.ipynb) | can parallel text be as good as one by one? | 45 |
 # | [07 Infill and edit](07_infill_and_edit.ipynb) | how are gaps filled, and alternatives weighed? | 45 |
 # | [08 The tables](08_the_tables.ipynb) | do the paper's numbers hold, and what do such numbers hide? | 50 |
-# | [X1 Tales whose truth is known](x1_tales.ipynb) | how far is a model from the truth? Needs none of the others | 35 |
+# | [X1 Tales whose truth is known](x1_tales.ipynb) | how far is a model from the truth? Needs none of the others, but for its last section | 35 |
 #
 # If you are in a hurry, take 01, 02 and 05. If you would rather read code, begin with the table of modules in the
 # [README](../README.md). If you teach, there is a [teacher's page](README.md#for-teachers).

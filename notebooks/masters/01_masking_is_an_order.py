@@ -151,8 +151,8 @@ lab.predict("blocks-of-three", guess="b")
 # %% [markdown]
 # ### Exercise 2: the two masks
 #
-# **Easy, 5 minutes.** Why it matters: `<` against `<=` is the most expensive typing error of the field. A model with the
-# wrong one trains to a wonderful loss and cannot write a word. Given `blocks`, the int64 tensor of $B(n)$ for each rank,
+# **Easy, 5 minutes.** Why it matters: `<` against `<=` is one character. A model with the wrong one reaches a loss
+# that is too good to be true (lesson 02 shows one), and when it writes, the token that it relied on is not there. Given `blocks`, the int64 tensor of $B(n)$ for each rank,
 # return `M^c` and `M^sc` as two boolean tensors of shape `(N, N)`.
 
 

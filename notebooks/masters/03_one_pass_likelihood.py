@@ -163,10 +163,11 @@ for count in (0, 2, 5, 10, 20, 40, 80, 160):
     by_shuffling.append((count, figure.nats_per_token * per_tale))
 lab.report(**{f"{count}_shuffled": f"{value:.0f} nats a tale" for count, value in by_shuffling})
 lesson_figures.lines(
-    {"ARMD": by_shuffling}, title="Orders that it never learnt", x="shuffled tokens", y="nats a tale", levels=truth
+    {"ARMD": by_shuffling}, title="More and more shuffled tokens", x="shuffled tokens", y="nats a tale", levels=truth
 )
 
 # %% [markdown]
+# Even five shuffled tokens, which it was once taught, are dear by now: its later lessons did not practise them ([lesson 04](04_permutation_training.ipynb) shows such forgetting).
 # So a likelihood belongs to a model **and** an order, and whoever states one should name both. Masked diffusion has no
 # favourite: it is trained on all orders at once. Let us see what it pays.
 #
@@ -424,7 +425,7 @@ lesson_figures.lines(
 # ## What to be able to say aloud
 #
 # - A likelihood belongs to a model and an order. Strict causality gives it in one pass, exactly, for any order.
-# - Exact does not mean low: a model knows the orders that it was taught.
+# - Exact does not mean low: a model knows the orders that it still practises.
 # - Masked diffusion is a mean over orders. Its exact price is $-\log$ of the mean; the bound is the mean of $-\log$, and is never below.
 # - The bound can be sampled from one call with weight $N/k$; that is how masked diffusion trains.
 # - ARMD learns from all $N$ tokens in each call, without that noise.

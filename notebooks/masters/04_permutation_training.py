@@ -20,7 +20,7 @@ lab.start("04")
 # %% [markdown]
 # ## Where we are going
 #
-# The way of a model that the lab ships, ARMD on the Python manual, as its card tells it: held-out price, left to right, at each
+# How one of the shipped models learnt, ARMD on the Python manual, from its training record: held-out price, left to right, at each
 # stage of its training. By the end of this lesson you will have made such a curve yourself, and can say what happened where it
 # breaks.
 
@@ -89,12 +89,12 @@ curriculum(plan, recipe.steps)
 # ### Exercise 1: the ramp
 #
 # **Easy, 6 minutes.** Why it matters: off by one here, and the model meets its hardest orders a lesson too early, or never. Return
-# the number of shuffled tokens at a step, a whole number: 0 before `i_ar`; from step `i_ar` on it grows evenly from 1, and
-# is `rho` at the last step before `i_perm`; from then on it stays `rho`. Between, round down:
+# the number of shuffled tokens at a step, a whole number: 0 before `i_ar`; from step `i_ar` on it grows evenly from 1, so as
+# to be `rho` at the last step before `i_perm`; from then on it stays `rho`. Between, round down:
 #
 # $$n(\text{step}) = 1 + \Big\lfloor (\rho - 1)\, \frac{\text{step} - i_{AR}}{i_{perm} - i_{AR} - 1} \Big\rfloor$$
 #
-# Mind a `rho` of 0, which shuffles nothing, and a ramp of one step, which has nothing to divide by.
+# Mind a `rho` of 0, which shuffles nothing, and a ramp of one step, which has nothing to divide by: there it is 1.
 
 
 # %%

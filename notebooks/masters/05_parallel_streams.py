@@ -50,7 +50,7 @@ figures.ribbon(GenerationOrder.strided(12, 3), words, "Twelve words in three str
 # 1. The heads are made first, **one by one**: $S$ calls.
 # 2. Then one token of every stream at a time, left to right in each: $N/S - 1$ calls.
 #
-# $$\text{calls} = S + N/S - 1$$
+# As in lesson 00, $\text{calls} = S + N/S - 1$.
 #
 # **A row has $N = 160$ tokens. Which $S$ needs the fewest calls?**
 #
@@ -119,9 +119,9 @@ lab.predict("agreeing-coins", guess="a")
 # $$\text{TC}_b = \sum_{n \in b} H(x_n \mid x_{<b}) - H(x_b \mid x_{<b})$$
 #
 # Here $H$ is the entropy: the mean price under the true chances. For heads made all at once, nothing came before, and to be blind to each other costs
-# most just there. Let us measure it, on 64 tales that
-# the model has not seen: the price of the four heads of each row, one by one and at once. The second order is not in the
-# package, but any order can be asked (lesson 03).
+# most just there. Let us measure it. What a perfect model would pay for each of four heads *by itself* can be counted, without any model: how often does each token stand
+# there, in 10,000 tales? What they cost *one by one* our model tells, on 64 tales that it has not seen (a perfect one would pay no more). Its own price at once is printed
+# as well: that order is not in the package, but any order can be asked (lesson 03).
 
 # %%
 armd = lab.load("tales")
@@ -138,13 +138,17 @@ def prices(order):
 four = GenerationOrder.strided(N, 4)
 at_once = GenerationOrder(four.positions, [rank // 4 for rank in range(N)])
 heads = [0, 40, 80, 120]
+many = Rows.encode(list(tales.tales(10_000, 1)), armd.tokenizer, length=N).pad(torch.arange(10_000))[:, heads]
+alone = [float(torch.special.entr(column.bincount() / len(many)).sum()) for column in many.T]
+print(f"heads, each by itself: {' + '.join(f'{nats:.2f}' for nats in alone)} = {sum(alone):.2f} nats, counted")
 for name, order in {"one by one": four, "at once": at_once}.items():
     paid = prices(order).mean(0)[heads]
     print(f"heads {name}: {' + '.join(f'{nats:.2f}' for nats in paid)} = {paid.sum():.2f} nats")
 
 # %% [markdown]
-# The first line is smaller: each head is predicted from those before it, and three calls out of 43 pay for it. (Part of the
-# second is that the model never practised this order, but no practice would let tokens see each other.) And what
+# The second line is smaller than the first: each head is predicted from those before it, and three calls out of 43 pay for it. The difference is total correlation, or a little less, as our model is
+# not perfect. Do not take the third line for it: nobody taught the model this order, and asked with nothing but BOS in sight it hardly knows where in the text it stands (lesson 02, section 2). Practice would bring that
+# price down to the first line, and no further. And what
 # comes out when it is written? Three rows in each way, the first five tokens of every stream:
 
 

@@ -173,8 +173,8 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
     print(f"{name} drafter: a draft stays with chance {stays.sum():.2f}, the result is {kept}")
 
 # %% [markdown]
-# **Break it:** take `p` in place of `left / left.sum()` in the cell above: draw anew from $p$ itself. Now tokens that were drafted rightly
-# are made twice as readily, and the result depends on the drafter.
+# **Break it:** take `p` in place of `left / left.sum()` in the cell above: draw anew from $p$ itself. Now a token that is drafted too often, $q \ge p$,
+# is made with chance $p\,(1 + R)$ in place of $p$, where $R$ is the chance of a refusal: 1.1, 1.27 and 1.8 times too often with these three. The result depends on the drafter.
 #
 # ## 3. A network that judges itself
 #
@@ -186,7 +186,9 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
 # Better still, one pass does both. Take a *frontier* $f$ below which all is final, and a *window* of $W - 1$ drafts behind it. The ranks up to $f + W - 1$ are
 # asked one by one; from $f$ on these answers are $p$, for the drafts that stand there and for the place behind them. The $W - 1$ ranks that follow see
 # the same tokens as that last place, and none of each other: they are $q$ for the next drafts. So a call makes one token at least, and $W$ at most (`window` in the code).
-# No order asks for exactly this, as the last place has no token yet; two masks do (lesson [02](02_strictly_causal.ipynb)).
+# No order asks for exactly this, as the last place has no token yet. So we write the three relations of lesson [02](02_strictly_causal.ipynb) by hand: which rows of X read which of X,
+# which of G read which of X, and, in the layers behind the two streams, which of G read which of G: there the one-by-one rows read one another in turn, and each of the
+# new drafts reads those and itself, but no other draft.
 
 
 # %%
@@ -207,8 +209,8 @@ def chances(text, order, alone, together, choose):
 # - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
 #   than that each is a draw from its $q$. That is all the proof above asks for: they are **judged again** in the next call, against a $p$ that sees the redrawn token.
 # - The refused draft itself never comes back: given that it failed, it is no draw from $q$ any more.
-# - What was drafted next in *its* stream saw it, and would be refused as well, but not before its own successor had been drafted behind it, and so on down the stream. So it is **given up**
-#   unseen, with all that lies further on, and drafted anew behind the right token. That is allowed: whether a draft is given up depends on the fate of another one, never on what it says itself.
+# - The next draft in the same stream was made in sight of the refused token, so it would most likely be refused too, but only after yet another draft had been built on it, and so on
+#   down the stream. To stop this chain it is **given up** unseen, with all that lies further on, and drafted anew behind the right token. That is allowed: whether a draft is given up depends on the fate of another one, never on what it says itself.
 
 
 # %%
@@ -257,7 +259,7 @@ acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 # %% [markdown]
 # Read it downwards: grey drafts appear again one row below, now in front; an orange cell without *not* is the one more. The heads of the streams
 # were all drafted before any token stood, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
-# one refused draft, from the place where the chance to stay was nearest to one half, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
+# the refused draft whose place had the chance to stay that is nearest to one half, however far that may be, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
 # %%
 refused = [
@@ -270,7 +272,7 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words, draft=draft)
 
 # %% [markdown]
-# They share little: drafted without the heads before it, a head is any word that may begin a fourth part of any tale. (The draft itself may be one whose bar is too low to be seen.)
+# They share little: drafted without the heads before it, a head is any word that may begin a quarter of any tale. (The draft itself may be one whose bar is too low to be seen.)
 #
 # ### Call by call
 #

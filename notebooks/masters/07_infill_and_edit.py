@@ -20,7 +20,7 @@ lab.start("07")
 # ## Where we are going
 #
 # A left-to-right model continues a text. It cannot be told how the text ends. ARMD takes any order, so whatever is known may come first,
-# wherever it stands: a beginning, an end, every second word. That is all there is to infilling. In the picture three words are known, and the number says
+# wherever it stands: a beginning, an end, every second word. That is all there is to infilling. In the picture five words are known and three are missing; the number says
 # when each word is read or made.
 
 # %%
@@ -176,7 +176,7 @@ lab.predict("two-orders-one-price", guess="a")
 
 # %% [markdown]
 # Here is what the shipped model asks for the five words that stood in the tale, and then for its whole second sentence. *Surest first* is an order that the model finds for itself: at each step it looks at all
-# open gaps, and fills the one of whose likeliest token it is surest. Which gap comes next then depends only on what has been filled before, so the product of its
+# open gaps, and fills the gap whose likeliest token has the highest chance. Which gap comes next then depends only on what has been filled before, so the product of its
 # chances is a probability as exact as the others.
 
 
@@ -200,7 +200,7 @@ lesson_figures.bars(
 
 # %% [markdown]
 # A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right is how it practised to fill gaps, and *surest first* finds nearly
-# that order for itself; from right to left and at random each word must be found with its left neighbour missing, which it has hardly practised.
+# that order for itself; in the sentence, right to left and random orders ask for each word with its left neighbour missing, which it has hardly practised.
 #
 # ## 3. What is the right side worth?
 #
@@ -364,7 +364,8 @@ print("\n".join(f"{way}: {whole[way]} tales without a fault, {same[way]} words a
 lesson_figures.bars(same, title="Six words left out of each of 16 tales", x="words as they stood, of 96", digits=0)
 
 # %% [markdown]
-# Which order is best is a question to the model and its training, and this is how to put it. Weighing whole texts costs eight fillings and one more pass; it helps wherever
+# Which order is best is a question to the model and its training, and this is how to put it. Of 16 tales a count is sure to about 2, so take a difference of one or two for
+# a hint, and no more. Weighing whole texts costs eight fillings and one more pass; it helps wherever
 # some of the eight are good and the model knows a good text when it reads one.
 #
 # ### The infilling desk

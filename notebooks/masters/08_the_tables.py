@@ -57,9 +57,13 @@ table3
 # - a *bound* is compared with a bound, an exact figure with an exact one;
 # - steps are not seconds, and neither is a token seen.
 #
-# Try them on ARMD after 240 steps and MDLM after 2,400, ten times as many. By the first rule the two figures tie. By the second they were not to be compared
+# Try them on ARMD after 240 steps and MDLM after 2,400, ten times as many. By the first rule the two figures tie. By the second they should not be compared
 # at all: MDLM's is a bound. On 16 rows both have figures that are exact (MDLM's in the limit of many orders), and there they tie, too. So the claim that survives
 # is about steps: as good after 240 of them, and 48 more in streams, as MDLM after 2,400.
+#
+# Two ratios look unlike the paper's. ARMD is 15 % *better* than AR here, there 4 % worse after 300,000 steps and 2 % better after a million. After only 240 steps it may just learn
+# faster, and this table cannot say whether the lead lasts (in one longer run, of 960 steps, it was gone: ARMD had 1.03 times AR's perplexity). *Block diffusion* writes blocks
+# from left to right and denoises inside each; it was given 240 steps, after which MDLM stood at 277, so its ratio says nothing about the paper's.
 #
 # ## 1. One model, many perplexities
 #
@@ -81,7 +85,7 @@ for name, figure in figures.items():
 # %% [markdown]
 # Three of these are exact, each for the order that it names; *at most* stands before the fourth, for it is a bound.
 #
-# **MDLM's perplexity on LM1B is printed as 31.8 in one paper and as 26.8 in another, for the same weights. Who is wrong?**
+# **MDLM's perplexity on LM1B is printed as 31.78 in the paper (Table 3) and as 26.82 by Eso-LMs (Sahoo et al., 2025), for the same weights. Who is wrong?**
 #
 # - **a** the first: numbers that are too high are mistakes
 # - **b** the second: one cannot beat one's own paper
@@ -91,8 +95,7 @@ for name, figure in figures.items():
 lab.predict("two-papers", guess="a")
 
 # %% [markdown]
-# Both for our own MDLM, on three tales. It draws an order first, so its probability of a text is a *mean over orders*: the bound takes
-# the mean of the logs, the exact figure the log of the mean (lesson 03).
+# Both for our own MDLM, on three tales (lesson 03 has the formulas):
 
 # %%
 few = Rows.encode(held_out[:3], mdlm.tokenizer, length=N)
@@ -158,7 +161,7 @@ recorded("table2")
 # %% [markdown]
 # Which relations of the paper hold? ARMD left to right does as well as AR, here even better. Streams cost more than there: 16 % for four, not 8 %. MDLM was three
 # times as bad as AR there, and here, after ten times the steps, 9 % worse in about as many calls as ARMD in four streams, which ties with AR. The rows of 512
-# tell of too little training, for that model had 288 steps, too. (The judge has learnt rows of 256, so lengths do not compare anyway.)
+# are another model's, and the judge has learnt rows of 256, so nothing can be concluded from comparing lengths; within them, streams cost 46 % and more.
 #
 # Each figure stands beside an **entropy**, for a good reason: a model that repeats itself is easy to foresee. The paper's entropies, of texts of 1,024
 # tokens, lie between 7.9 and 8.1. Entropy here is that of the *frequencies of the tokens inside a text*, mean over the texts.
@@ -236,7 +239,7 @@ lesson_figures.lines(
 # %% [markdown]
 # Nothing about the model got better, and in the end the judge finds its texts *nearly as likely as real tales*, although four in ten of them have a fault, as at temperature 1. A
 # perplexity near that of the truth is no quality: the coolest model tells what is likeliest, again and again. Entropy *inside* a text hardly moves, for a tale has
-# its words at any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 does not: words of all texts
+# its words at any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 keeps among its conditions: words of all texts
 # pooled. So a generative perplexity is a number only together with entropy, length, temperature,
 # nucleus, judge and number of samples. Unfold the conditions of Table 2 above: each of its figures says them all.
 #
@@ -374,7 +377,7 @@ for name, recipe in BUDGETS["gpu"].recipes.items():
 #
 # - A perplexity is exp of nats per token: of a text, a tokenizer, an order. Without these it is no number.
 # - A bound beside an exact figure favours the exact one; where they are close, it does not say who is ahead.
-# - Generative perplexity falls when a model repeats itself; entropy, with its unit, tells.
+# - Generative perplexity falls when a model says the likeliest again and again. Entropy inside a text, with its unit, tells repetition; variety between texts tells the rest.
 # - Calls, steps and seconds are three different axes.
 # - Where the truth is known, measure against it.
 #

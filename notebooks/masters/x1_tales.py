@@ -9,7 +9,7 @@
 # - **break** an agreement over many words, and **say** why perplexity does not see it;
 # - **measure** how many nats above the truth a model is, and why parallel streams must pay for padding.
 #
-# You need: Python, logarithms, and what a language model predicts. Words that are new stand in the [glossary](README.md#glossary).
+# You need: Python, logarithms, and what a language model predicts; for the last section also orders ([lesson 01](01_masking_is_an_order.ipynb)) and streams ([lesson 05](05_parallel_streams.ipynb)). Words that are new stand in the [glossary](README.md#glossary).
 
 # %%
 import armdlab.lab as lab
@@ -226,7 +226,7 @@ lab.report(tales=len(everything), first=everything[0], sum_of_all_chances=total,
 lab.predict("below-the-truth", guess="a")
 
 # %% [markdown]
-# So the distance $\mathrm{KL}(p\,\|\,q) = \mathbb{E}[-\log q + \log p]$ has a true zero. We train a very small ARMD on
+# So the distance $\mathrm{KL}(p\,\|\,q) = \mathbb{E}_p[\log p - \log q]$, the mean number of nats that $q$ pays above $p$, has a true zero, and is never negative. We train a very small ARMD on
 # these tales through the whole curriculum (left to right, shuffled, strided) and print everything that can be said
 # exactly, for one, two and four streams. The numbers below change a little between machines, what they say does not.
 
@@ -257,8 +257,8 @@ tale_figures.tale_table(report)
 
 # %% [markdown]
 # Read the table from left to right. The *excess* is what the model has not learnt and, in streams, also what no model could know: tokens that are
-# made together cannot see each other. Here the first part is the larger one: streams were its last lesson, so it knows their order best. *Consistent*
-# pays for both. The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
+# made together cannot see each other. Here streams cost less than left to right. They were its last lesson, which may be why; one run does not prove it. Both parts
+# lower the share of *consistent* tales. The tales that are scored are all 72 there are, each as likely as the others, so the mean is the exact divergence, and +- says only how much tales differ. The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
 #
 # **NLL for padding.** A row holds one tale; the rest of it is padding. Left to right it costs nothing: whoever reads stops at
 # the end of the text, so the chances of all that could follow sum to 1. A stream that starts behind the end of the tale is
@@ -283,7 +283,8 @@ for streams in (1, 2, 4):
 # The paper (Karami and Ghodsi, arXiv 2601.16971) judges samples by the perplexity that GPT-2 gives them, beside their entropy.
 # We keep those in mind, and add a ruler that cannot be fooled. What it costs: our tales are far simpler than English, so
 # an excess here says how well a *method* learns what there is to learn, not how well it writes novels. The price of a text is
-# that of its canonical tokens, so the excess is an upper bound on the divergence between texts.
+# that of its canonical tokens, the one way in which the tokenizer itself cuts it. Other tokens spell the same text and are not counted, so its true price can only be lower, and the
+# excess is an upper bound on the divergence between texts.
 
 # %%
 lab.finish("x1", the_price_of_a_tale=first, break_it=second)
