@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -34,6 +35,7 @@ app = typer.Typer(
     help="Learn, see and use Auto-Regressive Masked Diffusion language models.",
 )
 
+BENCHMARKS = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="What `train --out` wrote, or a model that the lab ships.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the fastest that is there if left out.")]
 
@@ -90,6 +92,8 @@ def write(
         raise ValueError(f"the prompt has {len(ids)} tokens and the model can hold {longest}; shorten it")
     room = longest - len(ids)
     lanes = max(1, streams)  # decode_steps refuses less
+    if tokens is None and lanes > room:
+        raise ValueError(f"streams={streams} must be from 1 to {room}, what the model can hold behind this prompt")
     n_new = room // lanes * lanes if tokens is None else tokens
     if not 1 <= n_new <= room:
         raise ValueError(f"tokens={n_new} must be from 1 to {room}, what the model can hold behind this prompt")
@@ -261,6 +265,33 @@ def reproduce(
         progress.print(f"{said}; the same command goes on")
         raise typer.Exit(130) from None
     terminal.answer(as_json, found.as_json(), f"{found}\n\nwritten to {table_figures.save(found, out, table)}")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def bench(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="What to measure; a list if left out.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="...", help="Passed on to the benchmark.")] = None,
+) -> None:
+    """Measure this lab on your machine, against its peers, by the scripts in tests/benchmarks.
+
+    Examples:
+        armdlab bench training
+
+        armdlab bench decoding speed --length 256 --only armd ar gpt2
+    """
+    scripts = {path.stem: path for path in sorted(BENCHMARKS.glob("*.py"))}
+    if not scripts:
+        raise ValueError(
+            f"{BENCHMARKS} holds no benchmarks: they come with the repository; run this from a clone of it"
+        )
+    if name is None:
+        for found, path in scripts.items():
+            print(f"{found:14} {path.read_text(encoding='utf-8').splitlines()[0].strip(chr(34))}")
+        return
+    if name not in scripts:
+        raise ValueError(f"name={name!r} is no benchmark; choose {', '.join(scripts)}")
+    sys.argv = [str(scripts[name]), *(arguments or [])]
+    runpy.run_path(str(scripts[name]), run_name="__main__")
 
 
 @app.command()

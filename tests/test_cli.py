@@ -316,6 +316,11 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             ["generate", "{diffusion}/mdlm", "--steps", "4", "--streams", "2"],
             "error: steps=4 and streams=2 both say how many tokens are made at once; give one of them",
         ),
+        (
+            ["generate", "{model}", "--streams", "500"],
+            "error: streams=500 must be from 1 to 32, what the model can hold",
+        ),
+        (["bench", "nothing"], "error: name='nothing' is no benchmark; choose decoding, prefix_kernel, rare_tokens, "),
         (["evaluate", "{model}", "--streams", "5"], "error: streams=5 does not divide length=32; try 4 or 8"),
     ],
 )
@@ -342,13 +347,21 @@ def test_a_mistake_leaves_a_fresh_process_with_code_2_and_no_traceback(tmp_path)
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "reproduce", "export", "doctor"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "reproduce", "export", "bench", "doctor"])
 def test_help_shows_examples(command, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["armdlab", command, "--help"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
     assert f"armdlab {command}" in capsys.readouterr().out
+
+
+def test_benchmarks_are_listed_and_take_what_follows_their_name():
+    listed = armdlab("bench")
+    assert "training       How much dearer is a training step of ARMD" in listed.stdout
+    small = ["--d-model", 32, "--n-layer", 2, "--batch-size", 1, "--length", 16, "--repeats", 1]
+    run = armdlab("bench", "training", *small)
+    assert run.returncode == 0, run.stderr
 
 
 def test_doctor_finds_this_machine_well_and_speaks_json():
