@@ -47,7 +47,7 @@ STRINGS = ("string", "large_string")
 
 
 def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = None) -> DatasetDict:
-    """Load a corpus, split by document; no document is in both parts.
+    """Load a corpus, split by document; no document is in both parts, unless a data set of the Hub holds it twice.
 
     Args:
         name: "tales" (short tales from the lab's own grammar, offline, of any number), "manual" (the Python manual of
@@ -55,9 +55,9 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             "file:PATH" (.txt, .jsonl or .parquet of your own; of a table the column "text", or the only one of
             strings), or "owner/name" of a data set on the Hub (or a folder of files that `datasets` can read),
             "owner/name:configuration" where it has several.
-        validation: share of the characters that is held out, above 0 and below 1; a data set that comes with a
-            validation split keeps it. Each tale is held out with this chance, by a hash of its text: a tale that is
-            held out once is held out in every corpus, of whatever `n` and `seed`.
+        validation: share of the characters that is held out (of the documents, in a data set of the Hub), above 0 and
+            below 1; a data set that comes with a validation split keeps it. Each tale is held out with this chance, by
+            a hash of its text: a tale that is held out once is held out in every corpus, of whatever `n` and `seed`.
         seed: which documents are held out; which tales are told.
         n: how many tales, in both parts together; None for 20,000. "tales:500" is short for "tales" with n=500.
 
@@ -276,15 +276,22 @@ def _sections(topic: str) -> Iterator[str]:
 
 
 def _stretches(paragraphs: Iterable[str]) -> Iterator[str]:
-    """Join neighbouring paragraphs into documents of at least `DOCUMENT_CHARACTERS`, the last excepted."""
+    """Join neighbours into documents of at least `DOCUMENT_CHARACTERS`, the last excepted.
+
+    Neighbours are paragraphs, and the lines of those that are longer than a document.
+    """
     pending: list[str] = []
     for paragraph in paragraphs:
-        pending.append(paragraph.strip("\n"))
-        if sum(map(len, pending)) >= DOCUMENT_CHARACTERS:
-            yield "\n\n".join(pending) + "\n"
-            pending = []
+        whole = paragraph.strip("\n")
+        for piece in [whole] if len(whole) <= DOCUMENT_CHARACTERS else whole.splitlines(keepends=True):
+            pending.append(piece)
+            if sum(map(len, pending)) >= DOCUMENT_CHARACTERS:
+                yield "".join(pending).rstrip("\n") + "\n"
+                pending = []
+        if pending:
+            pending.append("\n\n")
     if pending:
-        yield "\n\n".join(pending) + "\n"
+        yield "".join(pending).rstrip("\n") + "\n"
 
 
 def _split(texts: Iterable[str], validation: float, seed: int, name: str) -> DatasetDict:
@@ -293,7 +300,7 @@ def _split(texts: Iterable[str], validation: float, seed: int, name: str) -> Dat
     if len(unique) < 2:
         raise ValueError(
             f"{name} holds {len(unique)} document(s); at least 2 are needed, one to train on and one to hold out: "
-            f"give more text (a .txt is cut every {DOCUMENT_CHARACTERS:,} characters)"
+            f"give more text (a .txt is cut at ends of paragraphs or lines, every {DOCUMENT_CHARACTERS:,} characters)"
         )
     wanted, held_out = validation * sum(map(len, unique)), []
     while len(unique) > 1 and (not held_out or sum(map(len, held_out)) + len(unique[-1]) / 2 < wanted):
@@ -315,6 +322,7 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     loaded = DatasetDict({split: rows.select_columns(column) for split, rows in loaded.items()})
     if column != "text":
         loaded = loaded.rename_column(column, "text")
+    part = loaded[next(iter(loaded))]
     held_out = next((loaded[split] for split in ("validation", "test") if split in loaded), None)
     if "train" not in loaded:  # made for evaluation alone, as LAMBADA is
         return DatasetDict(validation=part if held_out is None else held_out)

@@ -123,6 +123,8 @@ def decode_steps(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "
             "use streams=1, or decode rows that are cut alike together"
         )
+    if gate and order.is_batched:
+        raise ValueError(f"gate={gate} needs rows that know the same positions; decode rows that do not by themselves")
     choose = Sampler(temperature, top_k, top_p, seed, engine.device if engine else model.bos.device)
     if not Engine.follows(model):
         return _walk_uncached(model, tokens, order, choose, end)
@@ -269,7 +271,8 @@ def _walk_uncached(
     """Walk by full passes of the model itself, one a block: slow and obviously right, for classes of one's own."""
     started, device = time.perf_counter(), model.bos.device
     order, seen, writing = order.to(device), tokens.to(device), Writing(tokens.to(device), end)
-    for at in order.positions.split(torch.bincount(order.blocks).tolist(), -1):
+    for ranks in torch.arange(order.length, device=device).split(torch.bincount(order.blocks).tolist()):
+        at = order.positions[..., ranks]
         at_rows = at.expand(len(seen), -1)
         given = seen.gather(-1, at_rows)
         wanted = (given == UNKNOWN).any(0)
@@ -286,6 +289,8 @@ def _walk_uncached(
             if not len(stay):
                 return
             seen = seen[stay]
+            if order.is_batched:
+                order = GenerationOrder(order.positions[stay], order.blocks)
 
 
 @dataclass(frozen=True)

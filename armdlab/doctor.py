@@ -105,7 +105,7 @@ def _checkpoints() -> Iterator[Finding]:
         yield Finding("checkpoints", True, found, "")
     for name in names:
         try:
-            lab = load(name)
+            lab = load(SHIPPED / name)
             yield Finding(f"checkpoint {name}", True, f"{lab.model.n_parameters:,} parameters", "")
         except (OSError, ValueError) as error:
             yield Finding(f"checkpoint {name}", False, str(error), f"restore {SHIPPED / name} from the repository")

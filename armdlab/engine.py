@@ -187,7 +187,7 @@ class Engine:
     @staticmethod
     def follows(model: Transformer) -> bool:
         """Whether there is an engine for this model: ARMD or a baseline, with its network as it is."""
-        parts = ("hidden", "two_streams", "first_targets", "embed")
+        parts = ("forward", "hidden", "two_streams", "first_targets", "embed")
         return any(
             isinstance(model, kind)
             and all(getattr(type(model), part, None) is getattr(kind, part, None) for part in parts)

@@ -256,17 +256,19 @@ def leak_matrix(model: torch.nn.Module, tokens: Tensor, order: GenerationOrder) 
     """How far each output moves when each token is changed: float (N, N), at [changed token, output].
 
     Args:
-        model: what predicts, on the device of `tokens`.
+        model: what predicts, on any device.
         tokens: int64 (1, N).
         order: the order under which it predicts.
     """
+    device = next(model.parameters()).device
+    tokens, order = tokens.to(device), order.to(device)
     with torch.no_grad():
         before, rows = model(tokens, order), []
         for p in range(tokens.shape[1]):
             changed = tokens.clone()
             changed[0, p] = (changed[0, p] + 1) % model.config.vocab_size
             rows.append((model(changed, order) - before).abs().amax(-1)[0])
-    return torch.stack(rows)
+    return torch.stack(rows).cpu()
 
 
 if __name__ == "__main__":

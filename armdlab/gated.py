@@ -102,6 +102,8 @@ def gated_steps(
         gate: decides.
     """
     started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
+    if (tokens != UNKNOWN).all():
+        return
     text, writing = tokens.to(device).clone(), Writing(tokens.to(device), end)
     known = int((tokens[0] != UNKNOWN).sum())
     read_first, to_write = order.positions.to(device).split([known, N - known])
@@ -151,8 +153,8 @@ def gated_steps(
         newest, is_real, with_bos = at, commits, False
         columns = commits.any(0)
         made_at = at.masked_fill(~commits, UNKNOWN)[:, columns]
-        elapsed = seconds_since(started, device)
-        yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs[:, columns], elapsed)
+        log_probs, elapsed = log_probs[:, columns.to(log_probs.device)], seconds_since(started, device)
+        yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs, elapsed)
         stay = writing.drop_finished(
             (lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)) == DONE).all((1, 2))
         )

@@ -116,7 +116,8 @@ def generated(
         batch_size: samples written together.
 
     Raises:
-        ValueError: if `steps` is given for a model that is no masked diffusion, or beside `streams`.
+        ValueError: if `steps` is given for a model that is no masked diffusion, or beside `streams`; if no sample is
+            asked for.
     """
     is_diffusion = isinstance(writer.model, BlockDiffusion)
     if steps is not None and (streams != 1 or not is_diffusion):
@@ -124,7 +125,9 @@ def generated(
             f"steps={steps} with streams={streams} for {type(writer.model).__name__}: steps are for masked diffusion "
             "alone, in place of streams"
         )
-    length = length or writer.model.config.max_length
+    if n_samples < 1:
+        raise ValueError(f"n_samples={n_samples} must be at least 1")
+    length = writer.model.config.max_length if length is None else length
     order_of, order = _orders(writer.model, length, streams, steps, seed)
     rows, own, n_calls = [], 0.0, 0
     for i, start in enumerate(range(0, n_samples, batch_size)):
@@ -146,7 +149,8 @@ def generated(
     tokens = torch.cat(rows)
     texts = [writer.tokenizer.decode(row.tolist()) for row in tokens]
     same_ids = writer.tokenizer.fingerprint == judge.tokenizer.fingerprint
-    sums, counts = _judged(judge, list(tokens) if same_ids else [_encoded(judge.tokenizer, text) for text in texts])
+    read = list(tokens) if same_ids else [_recut(row, writer.tokenizer, judge.tokenizer) for row in tokens]
+    sums, counts = _judged(judge, read)
     mean = float(sums.sum() / counts.sum())
     spread = ((sums - mean * counts) / counts.mean()).std() / math.sqrt(len(sums)) if len(sums) > 1 else math.nan
     entropies = torch.stack([_entropy(row) for row in tokens])
@@ -210,8 +214,11 @@ def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tenso
     return sums, torch.tensor([len(row) for row in rows], dtype=torch.float64)
 
 
-def _encoded(tokenizer: Tokenizer, text: str) -> Tensor:
-    return Text.encode([text], tokenizer).ids[:-1].long()  # without the end of the text, which the writer did not write
+def _recut(row: Tensor, writer: Tokenizer, judge: Tokenizer) -> Tensor:
+    """A row in the ids of another tokenizer: where a text ends the judge reads its own end of a text, not its name."""
+    ends = (row == writer.end_of_text).nonzero().flatten() + 1
+    texts = [writer.decode(part[part != writer.end_of_text].tolist()) for part in row.tensor_split(ends)]
+    return Text.encode(texts, judge).ids[:-1].long()  # the last text ends by the length of the row alone
 
 
 def _entropy(row: Tensor) -> Tensor:

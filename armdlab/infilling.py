@@ -79,8 +79,8 @@ def filling_nll(model: Transformer, tokens: Tensor, known: Tensor, order: Genera
     Raises:
         ValueError: if the order fills a gap before it has read all that is known; what it gives is then another price.
     """
-    ranks = order.ranks
-    if (~known).any() and known.any() and ranks[known].max() > ranks[~known].min():
+    blocks = order.blocks_in_text_order
+    if (~known).any() and known.any() and (blocks[..., known].amax(-1) >= blocks[..., ~known].amin(-1)).any():
         raise ValueError(f"order={order} fills a gap before it has read what is known; let all of that come first")
     return nll(model, tokens, order, "none") * ~known
 

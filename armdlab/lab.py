@@ -121,6 +121,8 @@ def finish(lesson: str, **verdicts: Verdict) -> Shown:
     lines = [f"- {'passed' if v.passed else 'still open'}: {name.replace('_', ' ')}" for name, v in verdicts.items()]
     passed = sum(verdict.passed for verdict in verdicts.values())
     numbers = list(LESSONS)
+    if lesson not in numbers:
+        raise ValueError(f"lesson={lesson!r} must be one of {', '.join(numbers)}")
     following = numbers[numbers.index(lesson) + 1 :]
     ending = "This is the last lesson."
     if following:

@@ -6,6 +6,7 @@ folder with a card that tells how it was made and how well it does. Terminal, le
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -112,6 +113,8 @@ class Recipe:
         for name in ("streams", "marks"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        if self.marks is not None and len(self.marks) != 3:
+            raise ValueError(f"marks={self.marks} must be three steps: (i_AR, i_perm, i_strided)")
         if self.mixture is not None:
             object.__setattr__(self, "mixture", tuple((family, weight) for family, weight in self.mixture))
 
@@ -169,12 +172,15 @@ class Session:
             device: where to train; None for what Accelerate chooses, and it must be the same.
 
         Raises:
-            ValueError: if `out` holds a model already, the corpus is too small for a row, the recipe contradicts
-                itself, or Accelerate trains on another device.
+            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row, the
+                recipe contradicts itself, or Accelerate trains on another device.
         """
         out, where = Path(out), device_of_training(device)
         if (out / CARD).exists():
             raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
+        there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         if "train" not in splits:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
@@ -197,7 +203,7 @@ class Session:
         session.card = {"command": command, "recipe": asdict(recipe), "corpus": recipe.corpus, "layout": recipe.layout}
         session.card |= {"seed": recipe.seed, "split_seed": recipe.split_seed, "seconds": 0.0}
         if started is not None:
-            told = ("command", "recipe", "steps", "seconds", "versions", "validation", "started_from")
+            told = ("command", "recipe", "steps", "processes", "seconds", "versions", "validation", "started_from")
             session.card["started_from"] = {name: started.card[name] for name in told if name in started.card}
         return session
 

@@ -177,7 +177,7 @@ def write_tales(
     Raises:
         ValueError: as `decode_steps`.
     """
-    length, end = length or model.config.max_length, tokenizer.end_of_text
+    length, end = model.config.max_length if length is None else length, tokenizer.end_of_text
     texts: list[str] = []
     while len(texts) < n:
         size = min(batch_size, n - len(texts))

@@ -99,8 +99,8 @@ def verified_steps(
         columns = is_new.any(0)
         if columns.any():
             at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
-            elapsed = seconds_since(started, device)
-            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs[:, columns], elapsed)
+            log_probs = log_probs[:, columns.to(log_probs.device)]
+            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs, seconds_since(started, device))
         stay = writing.drop_finished((state.frontier.squeeze(-1) >= N).to(device))
         if stay is not None:
             if not len(stay):

@@ -31,11 +31,12 @@ class DecodeStep:
 
     def write_into(self, text: Tensor) -> None:
         """Put the tokens in their places in int64 (B, N)."""
-        if self.positions.dim() == 1:
-            text[:, self.positions] = self.tokens
+        positions, tokens = self.positions.to(text.device), self.tokens.to(text.device)
+        if positions.dim() == 1:
+            text[:, positions] = tokens
         else:
-            row, column = (self.positions != UNKNOWN).nonzero(as_tuple=True)
-            text[row, self.positions[row, column]] = self.tokens[row, column]
+            row, column = (positions != UNKNOWN).nonzero(as_tuple=True)
+            text[row, positions[row, column]] = tokens[row, column]
 
 
 class Writing:
@@ -93,7 +94,7 @@ class Writing:
 
 
 def _spread(values: Tensor, rows: Tensor, n_rows: int, fill: float) -> Tensor:
-    return values.new_full((n_rows, values.shape[1]), fill).index_copy_(0, rows, values)
+    return values.new_full((n_rows, values.shape[1]), fill).index_copy_(0, rows.to(values.device), values)
 
 
 def seconds_since(started: float, device: torch.device) -> float:

@@ -98,7 +98,8 @@ def excess_nats(
     if order is not None and streams != 1:
         raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")
     source, texts = grammar or tales.load_grammar(), list(held_out)
-    length = length or (order.length if order is not None else model.config.max_length)
+    if length is None:
+        length = model.config.max_length if order is None else order.length
     rows = Rows.encode(texts, tokenizer, length, layout)
     truths = torch.tensor([-source.log_prob(text) for text in texts], dtype=torch.float64)
     if truths.isinf().any():
@@ -207,7 +208,7 @@ def tale_report(
     if bool(steps) != isinstance(model, BlockDiffusion):
         raise ValueError(f"steps={steps} for {type(model).__name__}: masked diffusion needs some, nothing else has any")
     ways = [{"steps": count} for count in steps] or [{"streams": count} for count in streams]
-    length, source = length or model.config.max_length, grammar or tales.load_grammar()
+    length, source = model.config.max_length if length is None else length, grammar or tales.load_grammar()
     held_out = list(itertools.islice(splits["validation"]["text"], n_tales))
     excess, texts = [], []
     for way in ways:

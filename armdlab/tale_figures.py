@@ -102,7 +102,7 @@ def tale_table(report: TaleReport) -> Picture:
     """Draw a report: nats above the truth, share of tales that hold together, violations by distance.
 
     Args:
-        report: what `evaluation.tale_report` found.
+        report: what `tale_evaluation.tale_report` found.
     """
     figure = Figure(figsize=(10.5, 3.3), layout="constrained")
     above, valid, broken = figure.subplots(1, 3)

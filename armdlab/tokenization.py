@@ -15,6 +15,7 @@ from armdlab.checkpoints import written_whole
 
 FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
+PROBE = "".join(map(chr, range(32, 0x180))) + "\n\t  two \u65e5\u672c \U0001f642"  # comes back from bytes alone
 
 
 class Tokenizer:
@@ -93,6 +94,8 @@ class Tokenizer:
     def _checked(cls, backend: tokenizers.Tokenizer, where: object) -> Tokenizer:
         if backend.token_to_id(END_OF_TEXT) is None:
             raise ValueError(f"{where} has no token {END_OF_TEXT}; give the tokenizer that was saved beside the model")
+        if backend.decode(backend.encode(PROBE, add_special_tokens=False).ids, skip_special_tokens=False) != PROBE:
+            raise ValueError(f"{where} does not give back every text that it reads; give a byte-level tokenizer")
         return cls(backend)
 
     def save(self, folder: str | Path) -> None:

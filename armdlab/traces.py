@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from armdlab.decoding import DecodeStep, decode_steps
+from armdlab.decoding import DecodeStep, decode_steps, given_tokens
 from armdlab.engine import Engine
 from armdlab.model import Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -288,16 +288,13 @@ class Recorder:
         settings: dict[str, Any] | None = None,
         **how: Any,  # noqa: ANN401
     ) -> None:
-        if how.get("batch_size", 1) != 1:
-            raise ValueError(f"batch_size={how['batch_size']} cannot be recorded; record one text at a time")
+        rows = given_tokens(how["length"], how.get("prompt"), how.get("known"), how.get("batch_size", 1))
+        if len(rows) != 1:
+            raise ValueError(f"{len(rows)} rows cannot be recorded together; record one text at a time")
         self.model, self.tokenizer, self.how, self.done = model, tokenizer, how, []
         self._steps = decode_steps(model, **how)
-        known = how.get("known")
-        known = how.get("prompt") if known is None else known
-        ids = [] if known is None else torch.as_tensor(known).flatten().tolist()
-        ids += [UNKNOWN] * (how["length"] - len(ids))
-        self.ids = ids
-        self.given = given_pieces(tokenizer, ids)
+        self.ids = rows[0].tolist()
+        self.given = given_pieces(tokenizer, self.ids)
         shown = {name: value for name, value in how.items() if isinstance(value, int | float | str | bool)}
         self.settings = shown | (settings or {})
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from armdlab import baselines, model
-from armdlab.checkpoints import CONFIG, read_json, write_json
+from armdlab.checkpoints import CONFIG, PLAN, read_json, write_json
 from armdlab.curriculum import seeded
 from armdlab.decoding import generate
 from armdlab.engine import Engine
@@ -50,7 +50,7 @@ class Lab:
         Returns:
             Prompt and continuation, up to the end of the text where the model made one.
         """
-        length = length or self.model.config.max_length
+        length = self.model.config.max_length if length is None else length
         how = {"end": self.tokenizer.end_of_text} | how
         return self.read(self.tokens(prompt, length=length, **how)[0].tolist())
 
@@ -68,9 +68,11 @@ class Lab:
             dtype: of the weights on disk; they are read into float32 again.
 
         Raises:
-            ValueError: if a weight is too large for `dtype`.
+            ValueError: if a weight is too large for `dtype`, or the folder holds a training that could go on.
         """
         folder, largest = Path(folder), torch.finfo(dtype).max
+        if (folder / PLAN).exists():
+            raise ValueError(f"{folder} holds a training that --resume can go on with; export into another folder")
         for name, weight in self.model.named_parameters():
             if weight.detach().abs().max() > largest:
                 raise ValueError(

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.checkpoints import read_json, to_json, written_whole
+from armdlab.checkpoints import PLAN, read_json, to_json, written_whole
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
 from armdlab.objectives import chance_of_said, diffusion_bound, nll
@@ -29,7 +29,7 @@ from armdlab.orders import GenerationOrder
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
 
-STATE, PLAN = "training_state.safetensors", "training.json"
+STATE = "training_state.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon remember of a parameter
 
 
@@ -128,7 +128,8 @@ class TrainStep:
 
     Args:
         step: counted from 1.
-        loss: nats per token on this batch, before the step; in rows of whole texts, per token of text.
+        loss: nats per token on this batch, before the step, without what unlikelihood adds to them; in rows of whole
+            texts, per token of text.
         tokens_per_second: of all processes, in this step; padding counts, as it takes as long.
         phase: what the curriculum teaches at this step.
         seconds: that it took.
@@ -206,10 +207,10 @@ class Training:
             is_last = start + size >= len(tokens)  # only then do processes exchange their gradients
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
-                    costs = nats_to_learn(self.model, self.text, part, part_order, chance, self.plan.unlikelihood)
+                    nats, costs = nats_to_learn(self.model, self.text, part, part_order, chance, self.plan.unlikelihood)
                     loss = costs.sum() / n_tokens
                 self.accelerator.backward(loss)
-            mean += loss.detach()
+            mean += nats.detach().sum() / n_tokens
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         mean = float(self.accelerator.reduce(mean, "mean"))
         if not math.isfinite(mean) or not math.isfinite(float(norm)):
@@ -361,21 +362,25 @@ def nats_to_learn(
     order: GenerationOrder,
     chance: torch.Generator,
     unlikelihood: float = 0.0,
-) -> Tensor:
-    """What each token of a batch costs, as it is learnt: nats (B, N), with what `unlikelihood` adds to them.
+) -> tuple[Tensor, Tensor]:
+    """What each token of a batch costs, (B, N): its nats; and what is learnt from, with what `unlikelihood` adds.
 
     Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. Masked
     diffusion pays for all of it: its random orders leave none that no later text could see.
     """
     if isinstance(getattr(model, "module", model), BlockDiffusion):
-        return diffusion_bound(model, tokens, generator=chance, reduction="none")
+        bound = diffusion_bound(model, tokens, generator=chance, reduction="none")
+        return bound, bound
     if unlikelihood:
         log_chances = model(tokens, order).float().log_softmax(-1)
         nats = -log_chances.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        nats = nats + unlikelihood * chance_of_said(log_chances, tokens, order)
+        costs = nats + unlikelihood * chance_of_said(log_chances, tokens, order)
     else:
-        nats = nll(model, tokens, order, "none")
-    return nats if isinstance(text, Text) else nats * text.is_paid(tokens, order)
+        nats = costs = nll(model, tokens, order, "none")
+    if isinstance(text, Text):
+        return nats, costs
+    is_paid = text.is_paid(tokens, order)
+    return nats * is_paid, costs * is_paid
 
 
 def n_tokens_of_text(text: Text | Rows, tokens: Tensor) -> int:
@@ -405,7 +410,7 @@ def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repea
         for start in range(0, plan.batch_size, size):
             part, part_order = tokens[start : start + size].to(device), order.rows(start, start + size).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-                costs = nats_to_learn(model, text, part, part_order, seeded(0), plan.unlikelihood)
+                _, costs = nats_to_learn(model, text, part, part_order, seeded(0), plan.unlikelihood)
                 loss = costs.sum() / tokens.numel()
             torch.autograd.grad(loss, list(model.parameters()))
         if device.type != "cpu":

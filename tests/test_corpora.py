@@ -5,6 +5,7 @@ import re
 
 import datasets
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,16 @@ def test_a_text_file_is_cut_into_whole_paragraphs_and_nothing_is_lost(tmp_path):
     assert all(len(text) >= corpora.DOCUMENT_CHARACTERS for text in splits["train"]["text"][:-1])
 
 
+def test_a_text_without_paragraphs_is_cut_at_ends_of_lines(tmp_path):
+    lines = [f"{i} a line of a log that knows no paragraphs" for i in range(400)]
+    path = tmp_path / "log.txt"
+    path.write_text("\n".join(lines))
+    splits = corpora.load(f"file:{path}")
+    found = [*splits["train"]["text"], *splits["validation"]["text"]]
+    assert sorted("".join(found).splitlines()) == sorted(lines)
+    assert len(found) > 5
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_tables_give_a_document_a_row(tmp_path, suffix):
     rows = [{"text": f"document {i} " * 5, "label": i} for i in range(30)]
@@ -93,6 +104,22 @@ def test_the_only_column_of_strings_is_the_text_whatever_its_name(tmp_path, kind
     splits = corpora.load(str(tmp_path) if kind == "folder" else f"file:{tmp_path / 'train.jsonl'}")
     assert splits["train"].column_names == ["text"]
     assert {*splits["train"]["text"], *splits["validation"]["text"]} == {f"sentence {i}" for i in range(20)}
+
+
+def test_a_data_set_made_for_evaluation_has_the_column_text_too(tmp_path):
+    (tmp_path / "probe.jsonl").write_text("\n".join(json.dumps({"sentence": f"sentence {i}"}) for i in range(3)))
+    says = [
+        "---",
+        "configs:",
+        "- config_name: all",
+        "  data_files:",
+        "  - split: probe",
+        "    path: probe.jsonl",
+        "---",
+    ]
+    (tmp_path / "README.md").write_text("\n".join(says))
+    splits = corpora.load(str(tmp_path))
+    assert splits["validation"]["text"] == [f"sentence {i}" for i in range(3)]
 
 
 def test_a_folder_with_two_columns_of_strings_is_refused_by_their_names(tmp_path):
@@ -306,7 +333,7 @@ def test_a_second_load_tells_nothing_anew(monkeypatch):
             b"One short paragraph.",
             ValueError,
             "file:{path} holds 1 document(s); at least 2 are needed, one to train on and one to hold out: "
-            "give more text (a .txt is cut every 2,000 characters)",
+            "give more text (a .txt is cut at ends of paragraphs or lines, every 2,000 characters)",
         ),
         ("spaces.txt", b"  \n\n  ", ValueError, None),
         ("torn.jsonl", b'{"text": "a"}\n{"text', ValueError, None),
@@ -377,6 +404,13 @@ def test_a_data_set_that_cannot_be_had_is_named():
 @pytest.fixture(scope="module")
 def tokenizer(manual):
     return Tokenizer.train(manual["train"]["text"], vocab_size=512)
+
+
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"the": 0, "[UNK]": 1, END_OF_TEXT: 2}, unk_token="[UNK]"))
+    words.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"does not give back every text that it reads; give a byte-level tokenizer$"):
+        Tokenizer.load(tmp_path)
 
 
 @given(text=st.text(max_size=200))

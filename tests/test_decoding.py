@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
-from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
+from armdlab import AR, ARMD, Gate, GenerationOrder, decode_steps, generate
 from armdlab.capture import FixedStep, logits
 from armdlab.engine import Engine
 from armdlab.objectives import nll
@@ -106,6 +106,7 @@ def test_everything_given_leaves_nothing_to_do():
     model = tiny(ARMD)
     known = random_tokens(model, 2, N)
     assert list(decode_steps(model, length=N, known=known)) == []
+    assert list(decode_steps(model, length=N, known=known, gate=Gate(0.5))) == []
     assert torch.equal(generate(model, length=N, known=known), known)
 
 

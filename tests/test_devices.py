@@ -71,6 +71,8 @@ from armdlab.masks import ALL_VISIBLE
 from armdlab.engine import Engine
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.objectives import diffusion_bound, nll
+from armdlab.steps import Writing
+from armdlab.widgets.leak_detector import movement
 
 config = ARMDConfig(7, 8, n_layer=3, n_head=2, d_model=16)
 orders = [
@@ -132,6 +134,17 @@ for cls in (AR, ARMD):
         first = torch.empty(1, dtype=torch.int64, device="fakegpu")
         logits = engine.head(engine.hidden(tokens[:, :0], at, first, ALL_VISIBLE, engine.new_cache(2, 8)))
         assert logits.device.type == "fakegpu"
+        if cls is ARMD:  # what people look at comes back to the host
+            moved = movement(model, torch.tensor([[0, 1, 2, 3, 4, 5, 6, 0]]), orders[1], 0, 1)
+            assert moved.device.type == "cpu", moved.device
+
+writing = Writing(torch.full((2, 8), -1), None)  # on devices without float64 chance is the host's
+with FakeTensorMode(allow_non_fake_inputs=True):
+    there = torch.empty(1, 2, dtype=torch.int64, device="fakegpu")
+    writing.rows = there[0, :1]
+    step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64), 0.0)
+    assert (step.tokens.device.type, step.log_probs.device.type) == ("fakegpu", "cpu")
+    step.write_into(torch.empty(2, 8, dtype=torch.int64))
 print("ran on a fake accelerator")
 """
 

@@ -70,6 +70,10 @@ def test_a_filling_is_refused_where_a_gap_comes_before_what_is_known():
     model = tiny(ARMD)
     with pytest.raises(ValueError, match=r"fills a gap before it has read what is known; let all of that come first$"):
         filling_nll(model, random_tokens(model, 1, 7), KNOWN, GenerationOrder.left_to_right(7))
+    with pytest.raises(
+        ValueError, match="fills a gap before it has read what is known"
+    ):  # a block sees nothing of itself
+        filling_nll(model, random_tokens(model, 1, 2), torch.tensor([True, False]), GenerationOrder([0, 1], [0, 0]))
 
 
 @pytest.mark.parametrize("streams", [1, 2, 4])

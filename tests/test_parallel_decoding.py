@@ -343,6 +343,29 @@ def test_a_class_that_changes_the_network_is_decoded_by_full_passes_of_its_own()
         Engine.of(model)
 
 
+def test_a_class_that_changes_its_logits_alone_is_decoded_by_itself_too():
+    class Only3(ARMD):
+        def forward(self, tokens, order=None, **how):
+            logits = super().forward(tokens, order, **how)
+            return logits.new_full(logits.shape, -50.0).index_fill(-1, torch.tensor([3]), 50.0)
+
+    assert (generate(tiny(Only3), length=N, seed=0) == 3).all()
+
+
+def test_rows_with_orders_of_their_own_leave_a_class_of_ones_own_one_by_one():
+    class Mine(ARMD):
+        def embed(self, *args, **how):
+            return super().embed(*args, **how)
+
+    known = torch.full((4, N), -1)
+    known[torch.arange(4), torch.arange(4)] = 1
+    for model in (tiny(ARMD), tiny(Mine)):
+        texts = generate(model, length=N, known=known, seed=2, end=3)
+        ends = (texts == 3).int().argmax(-1)
+        assert (texts[torch.arange(4), torch.arange(4)] == 1).all()
+        assert len(set(ends[(texts == 3).any(-1)].tolist())) > 1  # they end at different places, so some left first
+
+
 # ------------------------------------------------------------------------------------------------------ messages
 
 
@@ -357,6 +380,11 @@ def test_a_class_that_changes_the_network_is_decoded_by_full_passes_of_its_own()
             ARMD,
             {"gate": Gate(0.5), "order": GenerationOrder.random(N)},
             "finds its own order among streams; leave order=",
+        ),
+        (
+            ARMD,
+            {"gate": Gate(0.5), "streams": 2, "known": [[1] + [-1] * (N - 1), [-1] * (N - 1) + [1]]},
+            "needs rows that know the same positions; decode rows that do not by themselves",
         ),
         (ARMD, {"end": 99}, "end=99 is no token of this model; choose 0 to 6, or None"),
     ],

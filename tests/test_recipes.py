@@ -195,6 +195,16 @@ def test_bad_input_is_refused_in_a_sentence(recipe, tmp_path):
     with pytest.raises(ValueError, match=r"holds a model already; go on with --resume, or choose another --out$"):
         Session.begin(recipe, tmp_path / "run")
 
+    (tmp_path / "a file").touch()
+    with pytest.raises(
+        ValueError, match=r"cannot be made, for .*a file is no folder that takes files; choose another --"
+    ):
+        Session.begin(recipe, tmp_path / "a file" / "run")
+    with pytest.raises(ValueError, match=r"holds a training that --resume can go on with; export into another folder$"):
+        load(tmp_path / "run").export(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"^marks=\(0, 0\) must be three steps: \(i_AR, i_perm, i_strided\)$"):
+        replace(recipe, marks=(0, 0))
+
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     tokenizer = (tmp_path / "other" / "tokenizer.json").read_text()
     merges = json.loads(tokenizer)

@@ -13,7 +13,7 @@ import torch
 from armdlab import AR, GenerationOrder, generate
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import seeded
-from armdlab.generative import generated
+from armdlab.generative import _recut, generated
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
@@ -96,6 +96,17 @@ def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_p
     other = replace(budget, recipes={"judge": replace(budget.recipes["judge"], vocab_size=280)})
     judge = Runs(other, tmp_path, train)["judge"]
     assert generated(runs["ar_0"], judge, n_samples=2).ids == "retokenised"
+
+
+def test_a_judge_with_other_ids_reads_ends_of_texts_as_ends(runs):
+    ids, end = runs["ar_0"].tokenizer, runs["ar_0"].tokenizer.end_of_text
+    row = torch.tensor([end, *ids.encode("once upon"), end, *ids.encode(" a time"), end])
+    assert _recut(row, ids, ids).tolist() == row.tolist()
+    assert generated(runs["ar_0"], runs["judge"], n_samples=1, length=4).length == 4
+    with pytest.raises(ValueError, match=r"^n_samples=0 must be at least 1$"):
+        generated(runs["ar_0"], runs["judge"], n_samples=0)
+    with pytest.raises(ValueError, match="length=0 must be"):
+        generated(runs["ar_0"], runs["judge"], length=0)
 
 
 def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows(runs):

@@ -143,8 +143,10 @@ def test_a_trace_that_no_run_could_leave_is_refused():
         recorded().after(9)
     with pytest.raises(ValueError, match=r"^path=run.txt ends in .txt; choose one of .json, .html, .gif$"):
         recorded().save("run.txt")
-    with pytest.raises(ValueError, match=r"^batch_size=2 cannot be recorded; record one text at a time$"):
+    with pytest.raises(ValueError, match=r"^2 rows cannot be recorded together; record one text at a time$"):
         Recorder(tiny(ARMD), Letters(), length=N, batch_size=2)
+    with pytest.raises(ValueError, match="record one text at a time"):
+        Recorder(tiny(ARMD), Letters(), length=N, prompt=[[1, 2], [3, 4]])
 
 
 def test_json_is_strict():

@@ -69,9 +69,12 @@ def test_unlikelihood_adds_the_chance_of_what_was_said_wherever_nats_are_paid(te
     model, order = small(vocab_size=60), GenerationOrder.strided(16, 2)
     tokens = text.windows(16, 3, seeded(0))
     with torch.no_grad():
-        plain, more = (nats_to_learn(model, text, tokens, order, seeded(0), weight) for weight in (0.0, 5.0))
+        nats, plain = nats_to_learn(model, text, tokens, order, seeded(0))
+        same, more = nats_to_learn(model, text, tokens, order, seeded(0), 5.0)
         added = chance_of_said(model(tokens, order).log_softmax(-1), tokens, order)
     is_paid = torch.ones_like(added) if text is TEXT else text.is_paid(tokens, order)
+    assert torch.equal(nats, plain)
+    assert torch.allclose(same, nats, atol=1e-5)  # what is reported are nats
     assert torch.allclose(more - plain, 5 * added * is_paid, atol=1e-5)
     assert float((added * is_paid).sum()) > 0.1
 

@@ -59,12 +59,16 @@ def test_its_meter_names_no_lesson_that_is_not_taught(cockpit):
 
 
 def test_stop_saves_and_a_new_cockpit_goes_on_from_there(cockpit):
-    cockpit.run_now(5)
+    cockpit.run_now(8)
     answer = asked(cockpit, want="stop")
     assert (answer["status"], cockpit.status) == ("stopped", "stopped")
+    answer = asked(cockpit, want="run", run="a:2", budget_ms=0)
+    assert cockpit.status == "training"
+    assert len(cockpit.frames) == 8  # step 9 is told by the answer alone: it has no score
+    assert asked(cockpit, want="stop", run="a:2")["status"] == "stopped"
     again = TrainingCockpit(Session.resume(cockpit.session.out))
-    assert again.plan["done"] == 5
-    assert repr(again) == "TrainingCockpit(step 5 of 24, ready)"
+    assert again.plan["done"] == 9
+    assert repr(again) == "TrainingCockpit(step 9 of 24, ready)"
     assert repr(again.run_now()) == "TrainingCockpit(step 24 of 24, finished)"
 
 

@@ -85,8 +85,10 @@ def movement(model: ARMD, tokens: Tensor, order: GenerationOrder, changed: int, 
     """
     other = tokens.clone()
     other[0, changed] = into
+    device = model.bos.device
     # two passes of one shape: rows of one batch may take different kernels, which would differ in the last bit
-    return (model(other, order) - model(tokens, order)).abs().amax(-1)[0]
+    before, after = (model(ids.to(device), order.to(device)) for ids in (tokens, other))
+    return (after - before).abs().amax(-1)[0].cpu()
 
 
 def small_models(seed: int = 0) -> dict[str, ARMD]:

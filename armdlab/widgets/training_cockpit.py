@@ -100,7 +100,8 @@ class TrainingCockpit(PulledView):
     def _train(self, seconds: float) -> list[dict[str, Any]]:
         """Train for about that long, at least one step: what there is to see."""
         if self._moments is None:
-            self._moments, self.status = self.session.watch(scores=self._scores), "training"
+            self._moments = self.session.watch(scores=self._scores)
+        self.status = "training"
         frames, until = [], time.perf_counter() + seconds
         while True:
             try:
