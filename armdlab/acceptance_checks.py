@@ -16,6 +16,7 @@ PAIRS = (
     ((0.0, 0.4, 0.6), (0.5, 0.5, 0.0)),
     ((0.25, 0.75), (0.25, 0.75)),
 )
+SAME = 1e-6  # a learner's tensor may be float32
 
 
 def acceptance_rule(
@@ -36,7 +37,7 @@ def acceptance_rule(
         a = torch.where(q > 0, a.double(), 0)  # what q never drafts is never judged
         refused = 1 - (q * a).sum()
         r = p
-        if refused > 1e-12:  # else p = q, nothing is ever redrawn, and `residual` may say what it likes
+        if refused > SAME:  # else p = q, nothing is ever redrawn, and `residual` may say what it likes
             r, trouble = call(residual, p.clone(), q.clone())
             if trouble:
                 return trouble
@@ -45,12 +46,12 @@ def acceptance_rule(
                 return Verdict(False, f"{where} {fault}")
         kept = q * a + refused * r
         are_chances = bool(((a >= 0) & (a <= 1)).all())
-        if not (are_chances and torch.allclose(kept, p, rtol=0, atol=1e-12)):
+        if not (are_chances and torch.allclose(kept, p, rtol=0, atol=SAME)):
             fault = _accept_fault(a, p, q) or _residual_fault(r, p, q)
             return Verdict(
                 False, f"{where} {fault or f'the token that is kept has chances {_listed(kept)}, and should have p'}"
             )
-        if refused > (p - q).clamp(min=0).sum() + 1e-12:
+        if refused > (p - q).clamp(min=0).sum() + SAME:
             return Verdict(
                 False,
                 f"{where} the result is exact, but drafts stay with chance {1 - refused:.2f} only, and "
@@ -99,7 +100,7 @@ def _accept_fault(a: Tensor, p: Tensor, q: Tensor) -> str | None:
     judged = q > 0
     a, p, q = a.double()[judged], p[judged], q[judged]
     right = (p / q).clamp(max=1)
-    if torch.allclose(a, right, rtol=0, atol=1e-12):
+    if torch.allclose(a, right, rtol=0, atol=SAME):
         return None
     wrong = {
         "you accept with p / q, which is above 1 where q drafts too seldom; a chance is at most 1": p / q,
@@ -110,7 +111,7 @@ def _accept_fault(a: Tensor, p: Tensor, q: Tensor) -> str | None:
         "you refuse every draft that q makes too often; it may stay with chance p / q": (p >= q).double(),
     }
     for sentence, value in wrong.items():
-        if torch.allclose(a, value, rtol=0, atol=1e-12):
+        if torch.allclose(a, value, rtol=0, atol=SAME):
             return sentence
     if not ((a >= 0) & (a <= 1)).all():
         return f"accept_probability must hold chances, from 0 to 1; yours are {_listed(a)}"
@@ -119,22 +120,22 @@ def _accept_fault(a: Tensor, p: Tensor, q: Tensor) -> str | None:
 
 def _residual_fault(r: Tensor, p: Tensor, q: Tensor) -> str | None:
     left = (p - q).clamp(min=0)
-    if torch.allclose(r.double(), left / left.sum(), rtol=0, atol=1e-12):
+    if torch.allclose(r.double(), left / left.sum(), rtol=0, atol=SAME):
         return None
     more = (q - p).clamp(min=0)
     wrong = {
         "you do not clip p - q: where q is above p nothing is left to draw, 0": p - q,
         "you divide p - q by its sum, which is 0; clip it at 0 first": (p - q) / (p - q).sum(),
         "you do not divide by the sum, so the residual does not sum to 1": left,
-        "you draw from p; what q has drafted rightly is then made twice": p,
+        "you draw from p; what q drafts too often is then made too often": p,
         "you draw from q again; its mistakes are then made twice": q,
         "you take |p - q|: where q is above p, x is drafted too often already": (p - q).abs() / (p - q).abs().sum(),
         "you have max(q - p, 0), the wrong way round: it redraws what q drafts too often": more / more.sum(),
     }
     for sentence, value in wrong.items():
-        if torch.allclose(r.double(), value, rtol=0, atol=1e-12, equal_nan=True):
+        if torch.allclose(r.double(), value, rtol=0, atol=SAME, equal_nan=True):
             return sentence
-    if not (r >= 0).all() or abs(float(r.sum()) - 1) > 1e-9:
+    if not (r >= 0).all() or abs(float(r.sum()) - 1) > SAME:
         return f"residual must hold chances that sum to 1; yours are {_listed(r)}"
     return None
 

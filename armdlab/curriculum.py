@@ -6,6 +6,7 @@ First to read, then to jump, then to write in parallel: left to right, then a gr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +39,8 @@ class Curriculum:
             as a gate does.
 
     Raises:
-        ValueError: if the steps are out of order, `rho` exceeds `length`, a number of streams does not divide it, or a
-            family is unknown or weighs nothing.
+        ValueError: if a number is not whole, the steps are out of order, `rho` exceeds `length`, a number of streams
+            does not divide it, or a family is unknown or weighs nothing.
     """
 
     length: int
@@ -53,6 +54,9 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         """Refuse a curriculum that no training could follow."""
+        for name in ("length", "i_ar", "i_perm", "i_strided", "rho"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int):
+                raise ValueError(f"{name}={value!r} must be a whole number")
         if not 0 <= self.i_ar <= self.i_perm <= self.i_strided:
             raise ValueError(
                 f"i_ar={self.i_ar}, i_perm={self.i_perm}, i_strided={self.i_strided} must not be negative or fall"
@@ -64,7 +68,7 @@ class Curriculum:
         for streams in self.streams:
             GenerationOrder.strided(self.length, streams)
         for family, weight in self.mixture:
-            if family not in FAMILIES or not weight > 0:
+            if family not in FAMILIES or not 0 < weight < math.inf:
                 raise ValueError(
                     f"mixture holds {family!r} with weight {weight}; weigh above 0 any of {', '.join(FAMILIES)}"
                 )
@@ -127,7 +131,11 @@ class Curriculum:
         if step < self.i_strided:
             return self.phase(step)
         names, weights = zip(*self.mixture, strict=True)
-        return names[int(torch.tensor(weights).multinomial(1, generator=seeded(self.seed, step, 3)))]
+        return names[
+            int(
+                torch.tensor([float(weight) for weight in weights]).multinomial(1, generator=seeded(self.seed, step, 3))
+            )
+        ]
 
     def n_streams(self, step: int) -> int:
         """The number of streams S that a strided step draws, whatever becomes of its blocks."""
@@ -159,7 +167,8 @@ class Curriculum:
         Returns:
             One order for all rows, or one for each where chance enters.
         """
-        family, generator = self.family(step), seeded(self.seed, step, process)
+        own = process if process < 3 else process + 2  # 3 and 4 draw the family and the share, for all processes
+        family, generator = self.family(step), seeded(self.seed, step, own)
         if family == "left to right":
             return GenerationOrder.left_to_right(self.length)
         if family in ("strided", "one by one", "cut"):

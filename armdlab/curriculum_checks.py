@@ -104,4 +104,10 @@ def _chance_fault(drawn: Tensor, again: Tensor, length: int, count: int) -> str 
     last = torch.where(moved, places, -1).amax(-1)
     if count < length and (last - first < count).all():
         return f"{where} those that move are always neighbours; choose them anywhere in the text"
+    mean = float(moved.sum(-1).double().mean())  # of a random permutation one stays in its place, on average
+    if abs(mean - (count - 1)) > 0.3:  # five standard errors
+        return (
+            f"{where} {mean:.1f} positions move in the mean of 300 draws, and {count - 1} should: every way in which "
+            "the chosen can exchange places must be equally likely, also those that leave some of them where they were"
+        )
     return None

@@ -85,7 +85,7 @@ def predict(question: str, *, guess: str) -> Shown:
     if question not in QUESTIONS:
         raise ValueError(f"question={question!r} does not exist; choose one of {', '.join(QUESTIONS)}")
     asked = QUESTIONS[question]
-    if guess not in asked.letters:
+    if guess not in tuple(asked.letters):
         raise ValueError(f"guess={guess!r} is none of {', '.join(asked.letters)}; put your letter there, run it again")
     is_right = guess == asked.answer
     verdict = f"You said **{guess}**, and so it is" if is_right else f"You said **{guess}**; it is **{asked.answer}**"

@@ -216,10 +216,13 @@ def diffusion_bound(
         Nats: (B, N), 0 where a token was not masked, or a scalar.
 
     Raises:
-        ValueError: if `reduction` is unknown.
+        ValueError: if `reduction` is unknown, or the model is no masked diffusion.
     """
+    bare = getattr(model, "module", model)  # of several processes, the model is wrapped
+    if not isinstance(bare, BlockDiffusion):
+        raise ValueError(f"model={type(bare).__name__} is not trained by masking and has no bound; score it by nll")
     if masking is None:
-        block_size = getattr(model, "module", model).block_size  # of several processes, the model is wrapped
+        block_size = bare.block_size
         masking = Masking.draw(*tokens.shape, block_size, generator)
     logits = model(tokens, is_masked=masking.is_masked.to(tokens.device))
     losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)

@@ -49,8 +49,8 @@ class GenerationOrder:
                 f"positions has shape {tuple(positions.shape)} and blocks has shape {tuple(blocks.shape)}; "
                 "blocks must be (N,), or have exactly the shape of positions"
             )
-        object.__setattr__(self, "positions", positions)
-        object.__setattr__(self, "blocks", blocks.to(positions.device))
+        object.__setattr__(self, "positions", positions.clone())  # what the caller writes into theirs changes nothing
+        object.__setattr__(self, "blocks", blocks.to(positions.device).clone())
         self._check_permutation()
         self._check_blocks()
 
@@ -97,9 +97,9 @@ class GenerationOrder:
             generator: source of chance, on the CPU; None for torch's global one.
 
         Raises:
-            ValueError: if `count` is below 0 or above `length`.
+            ValueError: if `count` is no whole number from 0 to `length`.
         """
-        if not 0 <= count <= _at_least_one("length", length):
+        if type(count) is not int or not 0 <= count <= _at_least_one("length", length):
             raise ValueError(f"count={count} positions cannot be shuffled; choose 0 to length={length}")
         rows = _at_least_one("batch_size", 1 if batch_size is None else batch_size)
         # float64 keys: in float32 two keys of a long row collide often enough to favour low positions
@@ -182,12 +182,18 @@ class GenerationOrder:
 
         Returns:
             Order of at most `steps` blocks (for each block of `block_size`), and one more for what is given.
+
+        Raises:
+            ValueError: if a number is below 1, or `known` has not one boolean for each position.
         """
         size = _at_least_one("length", length) if block_size is None else block_size
         rows = 1 if batch_size is None else batch_size
         _at_least_one("steps", steps), _at_least_one("block_size", size), _at_least_one("batch_size", rows)
         block_of = torch.arange(length) // size
-        known = torch.zeros(length, dtype=torch.bool) if known is None else known
+        known = torch.zeros(length, dtype=torch.bool) if known is None else torch.as_tensor(known).cpu()
+        if known.dtype != torch.bool or known.shape != (length,):
+            found = f"{known.dtype} of shape {tuple(known.shape)}"
+            raise ValueError(f"known is {found}; give booleans of shape ({length},)")
         shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + 2 * block_of - 1 * known
         step = torch.randint(steps, (length,), generator=generator).masked_fill(known, -1) + (steps + 1) * block_of
         blocks = step.sort().values.unique(return_inverse=True)[1]
@@ -225,9 +231,8 @@ class GenerationOrder:
         """
         known = torch.as_tensor(known)
         if known.dtype != torch.bool or known.dim() not in (1, 2) or known.shape[-1] == 0:
-            raise ValueError(
-                f"known is {known.dtype} of shape {tuple(known.shape)}; give booleans of shape (N,) or (B, N)"
-            )
+            found = f"{known.dtype} of shape {tuple(known.shape)}"
+            raise ValueError(f"known is {found}; give booleans of shape (N,) or (B, N)")
         if known.dim() == 2:
             return cls.stack([cls.infilling(row, streams) for row in known])
         given, unknown = known.nonzero().squeeze(-1), (~known).nonzero().squeeze(-1)

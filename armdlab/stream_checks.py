@@ -117,8 +117,10 @@ def _prefix_fault(found: object, pe: Tensor, x: Tensor, blocks: Tensor) -> str |
         ),
     }
     for sentence, value in wrong.items():
-        if _close(found, value):
+        if _close(found.nan_to_num(), value):
             return f"{where} {sentence}"
+    if not found.isfinite().all():
+        return f"{where} G^0 holds nan or inf: eq. (6) has no softmax, so what is forbidden weighs 0, not -inf"
     n = int((found.to(right) - right).abs().amax(-1).gt(1e-6).nonzero()[0])
     return f"{where} row {n} should begin with {right[n, 0]:.4f}; yours begins with {float(found[n, 0]):.4f}"
 

@@ -43,6 +43,16 @@ def test_rows_and_processes_draw_shuffles_of_their_own_but_one_number_of_streams
         assert PLAN.order(step, 4) == PLAN.order(step, 4, process=1)
 
 
+def test_shuffles_have_nothing_to_do_with_which_family_was_drawn():
+    """Whole numbers as weights will do; and no process shuffles from the stream that chose the family or the share."""
+    plan = Curriculum(length=16, i_ar=0, i_perm=0, i_strided=0, rho=4, mixture=(("shuffled", 1), ("strided", 1)))
+    steps = [step for step in range(1500) if plan.family(step) == "shuffled"]
+    for process in range(6):
+        moved = torch.stack([plan.order(step, 1, process=process).positions[0] != torch.arange(16) for step in steps])
+        share = moved.double().mean(0)  # 3 of 4 chosen ones move on average, of 16: 0.19
+        assert (share - 3 / 16).abs().max() < 0.07, process
+
+
 def test_every_number_of_streams_is_drawn_about_equally_often():
     drawn = [PLAN.order(step, 1).n_blocks for step in range(60, 660)]
     expected = [GenerationOrder.strided(16, s).n_blocks for s in (1, 2, 4)]
@@ -162,6 +172,13 @@ def test_any_number_of_steps_makes_a_curriculum(steps, length):
     ("change", "sentence"),
     [
         ({"i_ar": 50}, "i_ar=50, i_perm=40, i_strided=60 must not be negative or fall"),
+        ({"rho": 2.5}, "rho=2.5 must be a whole number"),
+        ({"i_ar": 0.5}, "i_ar=0.5 must be a whole number"),
+        (
+            {"mixture": (("strided", float("inf")),)},
+            "mixture holds 'strided' with weight inf; weigh above 0 any of left to right, shuffled, strided, one by "
+            "one, cut, random, infilling",
+        ),
         ({"rho": 17}, "rho=17 positions cannot be shuffled; choose 0 to length=16"),
         ({"streams": (3,)}, "streams=3 does not divide length=16; try 2 or 4"),
         (

@@ -131,8 +131,11 @@ def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
 def test_a_guess_is_answered_with_its_reason():
     assert repr(lab.predict("mask-alone", guess="a")).startswith("You said **a**; it is **b**: in a transformer")
     assert repr(lab.predict("mask-alone", guess="b")).startswith("You said **b**, and so it is: ")
-    with pytest.raises(ValueError, match=r"^guess='z' is none of a, b, c; put your letter there, run it again$"):
-        lab.predict("mask-alone", guess="z")
+    for guess in ("z", "", "ab", None):
+        with pytest.raises(
+            ValueError, match=rf"^guess={guess!r} is none of a, b, c; put your letter there, run it again"
+        ):
+            lab.predict("mask-alone", guess=guess)
     with pytest.raises(ValueError, match=r"^question='x' does not exist; choose one of made-together"):
         lab.predict("x", guess="a")
 

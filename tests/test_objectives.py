@@ -8,7 +8,7 @@ import torch
 from strategies import random_tokens, tiny
 
 from armdlab import ARMD, GenerationOrder
-from armdlab.objectives import chance_of_said, diffusion_nll, nll, weighted_nll
+from armdlab.objectives import chance_of_said, diffusion_bound, diffusion_nll, nll, weighted_nll
 
 V, MASK = 3, 3
 
@@ -93,9 +93,10 @@ def test_nll_is_the_chain_rule_over_blocks():
     model, order = tiny(ARMD), GenerationOrder.strided(8, 2)
     tokens = random_tokens(model, 2, 8)
     per_token = nll(model, tokens, order, "none")
-    expected = torch.zeros(2)
-    for step in order.steps():
-        log_p = model(tokens, order).log_softmax(-1)
+    expected, blocks = torch.zeros(2), order.blocks_in_text_order
+    for block, step in enumerate(order.steps()):
+        so_far = torch.where(blocks < block, tokens, random_tokens(model, 2, 8, seed=9))  # the rest is not made yet
+        log_p = model(so_far, order).log_softmax(-1)
         expected -= sum(log_p[torch.arange(2), p, tokens[:, p]] for p in step)
     torch.testing.assert_close(per_token.sum(-1), expected)
     torch.testing.assert_close(nll(model, tokens, order, "sum"), per_token.sum())
@@ -127,6 +128,10 @@ def test_gamma_weights_blocks_and_ones_change_nothing():
         (
             lambda m, t: diffusion_nll(m, t, torch.ones_like(t), torch.tensor([0.5, 0.0]), MASK),
             "alpha=[0.5, 0.0] must fall from 1 (all clean) to 0 (all masked), in T >= 1 steps",
+        ),
+        (
+            lambda m, t: diffusion_bound(m, t),
+            "model=ARMD is not trained by masking and has no bound; score it by nll",
         ),
         (
             lambda m, t: diffusion_nll(m, t, torch.zeros_like(t), torch.tensor([1.0, 0.0]), MASK),

@@ -130,6 +130,13 @@ def test_an_order_moves_to_a_device_without_being_validated_again():
     assert order.to("cpu") is order
 
 
+def test_an_order_never_changes_though_its_makers_tensors_do():
+    made = torch.tensor([0, 1, 2])
+    order = GenerationOrder(made, made)
+    made[0] = 2
+    assert order == GenerationOrder.left_to_right(3)
+
+
 def test_orders_are_equal_by_value():
     assert GenerationOrder.strided(6, 1) == GenerationOrder.left_to_right(6)
     assert GenerationOrder.strided(6, 2).one_by_one() == GenerationOrder([0, 3, 1, 4, 2, 5], range(6))
@@ -174,6 +181,14 @@ def test_orders_are_equal_by_value():
         (
             lambda: GenerationOrder.shuffled(4, 5),
             "count=5 positions cannot be shuffled; choose 0 to length=4",
+        ),
+        (
+            lambda: GenerationOrder.shuffled(8, 2.5),
+            "count=2.5 positions cannot be shuffled; choose 0 to length=8",
+        ),
+        (
+            lambda: GenerationOrder.masking_process(6, 3, known=[True, False]),
+            "known is torch.bool of shape (2,); give booleans of shape (6,)",
         ),
         (lambda: GenerationOrder.left_to_right(0), "length=0 must be a whole number of at least 1"),
         (lambda: GenerationOrder.blockwise(4, 0), "size=0 must be a whole number of at least 1"),

@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import torch
 
 from armdlab import tales
 from armdlab.tale_checks import broken_tale, nats_of_choices
@@ -166,6 +167,7 @@ def test_the_judge_of_nats_names_the_mistake(function, sentence):
 def test_the_judge_of_nats_passes_the_right_answer_in_two_forms():
     assert nats_of_choices(lambda p: -sum(map(math.log, p))).passed
     assert nats_of_choices(lambda p: -math.log(math.prod(p))).passed
+    assert nats_of_choices(lambda p: -torch.tensor(p).log().sum()).passed
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,7 @@ def test_the_judge_of_nats_passes_the_right_answer_in_two_forms():
         (lambda t: t.replace("cheerful", "gentle"), "this is another tale, and all of it agrees"),
         (lambda t: t.replace("the brown trunk", "the green trunk"), "of kind attribute, not object"),
         (lambda t: t.replace("the brown trunk", "the green kite"), "2 agreements are broken; break one"),
+        (lambda t: re.sub(r"\btrunk\b", "book", t), "and no other word says so; leave the first mention as it was"),
         (lambda t: t.replace("leather trunk", "leather kite"), "words apart; break one over 40 or more"),
     ],
 )

@@ -68,8 +68,6 @@ class Wish:
             case "left to right":
                 return GenerationOrder.left_to_right(length)
             case "shuffled":
-                if isinstance(self.number, bool) or not isinstance(self.number, int):
-                    raise ValueError(f"count={self.number!r} positions cannot be shuffled; choose 0 to length={length}")
                 return GenerationOrder.shuffled(length, self.number, generator=chance)
             case "strided":
                 return GenerationOrder.strided(length, self.number)
