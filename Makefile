@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "armdlab needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." \
 	       "Install one and name it: make PYTHON=python3.11 lab"; exit 1; }
 	@echo "setting up $(VENV) (once, a few minutes and 2 GB; later runs take seconds)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { \
 	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch \
 	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]" || { \

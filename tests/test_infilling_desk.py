@@ -228,6 +228,13 @@ def test_what_cannot_be_is_a_sentence_and_leaves_the_desk_usable(desk, content, 
     assert desk.message == ""
 
 
+def test_a_candidate_that_is_not_listed_is_no_text(desk):
+    desk.run_now()
+    for number in (-1, 2):
+        said = ask(desk, want="keep", candidate=number)
+        assert (said["status"], desk.message) == ("failed", f"candidate={number} is not listed; choose 0 to 1")
+
+
 def test_a_list_has_an_end_that_is_said(desk):
     desk._listed().extend([desk.run_now()] * MOST)
     assert to_the_end(desk, asked={})[0]["status"] == "failed"

@@ -1,5 +1,6 @@
 """Laws of the training cockpit, without a browser: what it answers is what the run did."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,17 @@ def test_stop_saves_and_a_new_cockpit_goes_on_from_there(cockpit):
     assert again.plan["done"] == 9
     assert repr(again) == "TrainingCockpit(step 9 of 24, ready)"
     assert repr(again.run_now()) == "TrainingCockpit(step 24 of 24, finished)"
+
+
+def test_a_cell_that_trains_is_not_disturbed_by_a_view_that_still_asks(cockpit):
+    """Messages come on a thread of their own; a generator that two threads ask at once would break."""
+    asked(cockpit, want="run", budget_ms=0)
+    with ThreadPoolExecutor() as pool:
+        told = [pool.submit(asked, cockpit, want="steps", budget_ms=0) for _ in range(4)]
+        assert cockpit.run_now().status == "finished"
+    assert all(answer.result()["status"] in ("running", "old") for answer in told)
+    assert asked(cockpit, want="steps", budget_ms=0)["status"] == "old"
+    assert [frame["step"] for frame in cockpit.frames] == list(range(1, 25))
 
 
 def test_an_error_is_a_sentence_and_what_is_mended_goes_on(cockpit):

@@ -23,7 +23,7 @@ function render({ model, el }) {
   const text = make(root, "div", { class: "text", role: "group", "aria-label": "the text so far; what this call made is lit" });
   make(root, "p", { class: "note" }, "The bars: q, the chance by which a draft was drawn; p, its chance by the judge; and min(1, p/q), the chance to stay. The line is the die u: a draft stays if the line falls inside the bar.");
 
-  let run = model.get("verified"), at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0;
+  let run = model.get("verified"), at = 0, timer = 0, cells = [], spans = [], places = new Map(), focus = 0, isLaid = false; // whether the run that is asked for is on the screen
   const wait = 900;
 
   const figure = (v, digits = 2) => (v > 0 && v < 0.5 * 10 ** -digits ? `< ${(10 ** -digits).toFixed(digits)}` : v < 1 && v > 1 - 0.5 * 10 ** -digits ? `> ${(1 - 10 ** -digits).toFixed(digits)}` : v.toFixed(digits));
@@ -180,7 +180,7 @@ function render({ model, el }) {
   }
   const pull = pulling(model, alert, {
     took(content) {
-      if (content.begun) { run = { ...content.begun, calls: [] }; build(); show(0); }
+      if (content.begun) { isLaid = true; run = { ...content.begun, calls: [] }; build(); show(0); }
       if (!content.calls) return;
       const from = run.calls.length;
       run.calls.push(...content.calls);
@@ -190,7 +190,7 @@ function render({ model, el }) {
     ended: state,
     still: renewed,
   });
-  const halt = () => { if (pull.running()) pull.stop(run.calls.length); };
+  const halt = () => { if (pull.running()) pull.stop(isLaid ? run.calls.length : 0); };
 
   function open() {
     build();
@@ -205,7 +205,7 @@ function render({ model, el }) {
     open();
   }
 
-  form.onsubmit = (event) => { event.preventDefault(); stop(); if (pull.begin(asked())) state("running"); };
+  form.onsubmit = (event) => { event.preventDefault(); stop(); if (pull.begin(asked())) { isLaid = false; state("running"); } };
   stopButton.onclick = halt;
   back.onclick = () => go(at - 1);
   next.onclick = () => go(at + 1);

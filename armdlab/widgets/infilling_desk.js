@@ -19,7 +19,7 @@ const listedAs = (candidate) => candidate.fills.map((fill) => bare(fill)).join("
 function render({ model, el }) {
   const root = frame(el, "armdlab-desk", "infilling desk");
   const id = `armdlab-${Math.random().toString(36).slice(2)}`, me = id.slice(8); // answers reach every view of the widget
-  let state = model.get("state"), masked = [...state.masked], cells = [], frames = new Map(), chosen = 0, number = 0, running = false, sent = state.text, moved = null, isAhead = false;
+  let state = model.get("state"), masked = [...state.masked], cells = [], frames = new Map(), chosen = 0, before = 0, number = 0, running = false, quietly = 0, sent = state.text, moved = null, isAhead = false;
   const run = () => `${me}:${number}`;
 
   // ------------------------------------------------------------------------------ the text, and what is left out
@@ -78,11 +78,16 @@ function render({ model, el }) {
   const legend = make(bench, "p", { class: "note" }, "log p: nats, exact, of all that fills the gaps, given all that is kept, in the order that stands below the words. Compared: all candidates under one order, like with like. Share: its chance among the listed texts.");
 
   // ------------------------------------------------------------------------------ the page
-  const { ask, off } = asking(model, () => wish, (late) => told(late));
-  let wish = {};
+  const wishes = [], { ask, off } = asking(model, () => wishes.shift(), (late) => told(late), wishes);
   const isStale = () => text.value !== state.text;
 
-  function follow(what) { if (running) stop(); wish = what; ask(); }
+  // A page says all of itself, so a newer one takes the place of one that still waits; other wishes wait their turn.
+  function follow(what) {
+    if (running) stop();
+    if (what.want === "page" && wishes.at(-1)?.want === "page") wishes.pop();
+    wishes.push(what);
+    ask();
+  }
   function changed() { follow({ want: "page", text: text.value, masked: isStale() ? null : masked }); }
 
   text.oninput = () => { sent = text.value; root.toggleAttribute("data-stale", isStale()); changed(); };
@@ -157,17 +162,29 @@ function render({ model, el }) {
     if (words) asked.own = words;
     status("running");
     progress.textContent = `0 of ${counted(open())}`;
+    before = chosen;
     chosen = -1;
+    keep.hidden = true;
+    drawTable();
     if (!words) drawFilled();
     model.send({ want: "run", run: run(), asked, text: text.value, masked: isStale() ? null : masked });
+    listen();
+  }
+
+  // Whoever waits for a run is told where no answer comes.
+  function listen() {
+    clearTimeout(quietly);
+    if (running) quietly = setTimeout(() => told(true), 6000);
   }
 
   const more = () => model.send({ want: "steps", run: run(), budget_ms: 30 });
-  function stop() { model.send({ want: "stop", run: run() }); status("stopped"); }
+  function stop() { model.send({ want: "stop", run: run() }); status("stopped"); listen(); }
 
   function answered(content) {
-    if (!running || (content.run !== run() && (content.status !== "failed" || content.ask))) return;
-    if (content.status === "failed") { status("failed"); chosen = 0; told(); draw(); return; }
+    if (!running || content.run !== run()) return;
+    listen();
+    told();
+    if (content.status === "failed") { status("failed"); chosen = state.candidates[before] ? before : 0; told(); draw(); return; }
     if (content.status === "old") { status("stopped"); return; } // another view of the desk has begun a run
     for (const step of content.made || []) {
       for (const made of step) paint(made);
@@ -204,7 +221,7 @@ function render({ model, el }) {
   });
   halt.onclick = () => { if (running) stop(); };
   controls.order.onchange = () => { hint.textContent = DESK_ORDERS[controls.order.value]; };
-  keep.onclick = () => follow({ want: "keep", candidate: chosen });
+  keep.onclick = () => { if (candidate()) follow({ want: "keep", candidate: chosen }); };
   common.onchange = () => follow({ want: "common", common: common.value });
   clear.onclick = () => { chosen = 0; follow({ want: "clear" }); };
   gap.onchange = () => prefill();
@@ -333,7 +350,7 @@ function render({ model, el }) {
   status("ready");
   told();
   draw();
-  return () => { number++; running = false; off(); window.removeEventListener("pointerup", lifted); model.off("msg:custom", answered); model.off("change:state", renewed); model.off("change:message", told); };
+  return () => { number++; running = false; clearTimeout(quietly); off(); window.removeEventListener("pointerup", lifted); model.off("msg:custom", answered); model.off("change:state", renewed); model.off("change:message", told); };
 }
 
 export default { render };

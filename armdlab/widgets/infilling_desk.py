@@ -99,11 +99,12 @@ class InfillingDesk(View):
         Raises:
             ValueError: if nothing or everything is left out, or an argument does not suit the gaps.
         """
-        self._begin({**self.asked, **asked}, run=object())
-        for _ in self._work or ():
-            pass
-        self._work = None
-        return self._newest
+        with self._one_at_a_time:
+            self._begin({**self.asked, **asked}, run=object())
+            for _ in self._work or ():
+                pass
+            self._work = None
+            return self._newest
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """Follow the page, or start, go on, or stop a run; steps of an older run are answered by none."""
@@ -126,10 +127,14 @@ class InfillingDesk(View):
 
     def _go_on(self, seconds: float) -> dict[str, Any]:
         made, until = [], time.perf_counter() + seconds
-        for step in self._work:
-            made.append(step)
-            if time.perf_counter() >= until:
-                return {"made": made, "status": "running"}
+        try:
+            for step in self._work:
+                made.append(step)
+                if time.perf_counter() >= until:
+                    return {"made": made, "status": "running"}
+        except BaseException:
+            self._work = self._run_id = None  # a run that fails is over: another question in flight ends nothing
+            raise
         self._work = None
         return {"made": made, "status": "finished", "newest": self._listed().index(self._newest)}
 
@@ -143,7 +148,10 @@ class InfillingDesk(View):
         elif want == "tale":
             page = self._next_tale()
         elif want == "keep":
-            candidate = self._listed()[int(content["candidate"])]
+            listed, number = self._listed(), int(content["candidate"])
+            if not 0 <= number < len(listed):
+                raise ValueError(f"candidate={number} is not listed; choose 0 to {len(listed) - 1}")
+            candidate = listed[number]
             page = self._read(self._lab.tokenizer.decode(candidate.ids))
         elif want == "clear":
             self._kept[_key(page)] = []

@@ -72,7 +72,7 @@ function render({ model, el }) {
   let changed = picker.state().changed;
   function draw() {
     const state = picker.state(), places = picker.places(), size = state.words.length;
-    changed = state.changed;
+    if (!picker.pending()) changed = state.changed; // else a later click is on its way
     root.style.setProperty("--size", size);
     if (document.activeElement !== into) into.value = state.into;
     asked.textContent = `change position ${state.changed} ${quoted(state.words[state.changed])} into `;

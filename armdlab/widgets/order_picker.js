@@ -79,14 +79,16 @@ function roving(parent, grid, chosen = () => {}) {
   return { place, at: () => at };
 }
 
-// The kernel is asked for one thing at a time; what changes meanwhile is asked for after the answer.
-function asking(model, wish, unanswered) {
+// The kernel is asked for one thing at a time; what changes meanwhile is asked for after the answer, however late that
+// is. Where wishes are commands, each of which must arrive, they stand in a `queue` and `wish` takes the next.
+function asking(model, wish, unanswered, queue = null) {
   const me = Math.random().toString(36).slice(2); // answers reach every view of the widget: each takes its own
   let number = 0, waits = false, again = false, timer = 0;
   function ask() {
     if (waits) { again = true; return; }
     waits = true;
-    timer = setTimeout(() => { waits = again = false; unanswered(true); }, 4000); // the next change asks anew
+    again = false;
+    timer = setTimeout(() => { waits = false; unanswered(true); }, 4000); // the next change asks anew
     model.send({ want: "order", ask: `${me}:${++number}`, ...wish() });
   }
   function answered(content) {
@@ -94,17 +96,17 @@ function asking(model, wish, unanswered) {
     clearTimeout(timer);
     waits = false;
     unanswered(false);
-    if (again) { again = false; ask(); }
+    if (queue ? queue.length : again) ask();
   }
   model.on("msg:custom", answered);
-  return { ask, busy: () => waits || again, off: () => { clearTimeout(timer); model.off("msg:custom", answered); } };
+  return { ask, pending: () => again, busy: () => waits || again, off: () => { clearTimeout(timer); model.off("msg:custom", answered); } };
 }
 
 function orderPicker(root, model, touched = () => {}) {
   let state = model.get("state"), wish = structuredClone(state.wish), joins = false, byGeneration = false, more = () => ({}), also = () => {}, retold = () => {};
   const numbers = Object.fromEntries(Object.entries(KINDS).map(([kind, { first }]) => [kind, first]));
   numbers[wish.kind] = wish.number;
-  const { ask, busy, off } = asking(model, () => ({ ...wish, number: numbers[wish.kind] ?? 2, ...more() }), (late) => said(late));
+  const { ask, pending, busy, off } = asking(model, () => ({ ...wish, number: numbers[wish.kind] ?? 2, ...more() }), (late) => said(late));
   const id = `armdlab-${Math.random().toString(36).slice(2)}`;
 
   const line = make(root, "label", { class: "text" });
@@ -241,6 +243,7 @@ function orderPicker(root, model, touched = () => {}) {
     places,
     byGeneration: () => byGeneration,
     ask,
+    pending,
     extra: (tells) => { more = tells; },
     onText: (does) => { retold = does; },
     token: (position) => tokens[places().indexOf(position)],

@@ -32,7 +32,7 @@ function pulling(model, alert, { took, ended, still = () => {} }) {
     begun = true;
     failed = content.status === "failed";
     if (content.status !== "running") running = paused = false;
-    if (content.status === "old") alert.textContent = "Another view of this widget took over; this one has stopped.";
+    if (content.status === "old") alert.textContent = "A cell or another view of this widget took over; this one has stopped.";
     took(content); // also what was on its way when the reader pressed Pause
     if (content.status !== "running") ended(content.status === "old" ? "stopped" : content.status);
     fill();
@@ -82,7 +82,7 @@ function enable(button, can) { button.setAttribute("aria-disabled", !can); }
 function askedFor(form, first, fields) {
   const controls = {};
   form.addEventListener("keydown", (event) => { // a notebook keeps Enter from sending a form
-    if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+    if (event.key !== "Enter" || event.isComposing || event.target.tagName !== "INPUT") return;
     event.preventDefault();
     event.stopPropagation();
     form.requestSubmit();

@@ -8,7 +8,8 @@ not to ask any more.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ class PulledView(View):
     def look_up(self) -> dict[str, Any]:
         """What is worth knowing once a run has ended, and would have delayed it."""
         return {}
+
+    @contextmanager
+    def _by_a_cell(self) -> Iterator[None]:
+        """A cell takes over: meanwhile no question is answered, and what a view watched is an older run."""
+        with self._one_at_a_time:
+            self._run_id = None
+            yield
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """Start, go on, stop, or look up: `want` is "run", "steps", "stop" or "others".

@@ -64,6 +64,7 @@ function render({ model, el }) {
       arrived(content.done || []);
     },
     ended: state,
+    still: renewed,
   });
   form.onsubmit = (event) => {
     event.preventDefault();
@@ -81,7 +82,7 @@ function render({ model, el }) {
 
   // A race that was run by a cell, or earlier.
   function renewed() {
-    if (pull.running() || !["ready", "recorded"].includes(root.dataset.status)) return;
+    if (pull.busy()) return;
     for (const found of model.get("result")) {
       if (!runners[found.name] || !found.trace) continue;
       lay(runners[found.name], found.trace.given);

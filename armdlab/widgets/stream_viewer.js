@@ -17,7 +17,7 @@ function render({ model, el }) {
   const alert = make(root, "div", { class: "alert", role: "alert" });
   const player = tracePlayer(root);
   const compared = make(root, "p", { class: "compared" });
-  let waiting = [], painting = false, settled = true;
+  let waiting = [], painting = false, settled = true, isLaid = false; // whether the run that is asked for is on the screen
 
   function state(name) {
     root.dataset.status = name;
@@ -27,6 +27,7 @@ function render({ model, el }) {
 
   const pull = pulling(model, alert, {
     took(content) {
+      if (content.given) isLaid = true;
       if (content.given) player.load({ given: content.given, lanes: content.lanes, steps: [] });
       waiting.push(...(content.frames || []));
       if (!painting && waiting.length) { painting = true; requestAnimationFrame(paint); }
@@ -58,9 +59,10 @@ function render({ model, el }) {
   function begin() {
     if (!pull.begin(asked())) return;
     waiting = [];
+    isLaid = false;
     state("running");
   }
-  const halt = () => { if (pull.running()) pull.stop(player.trace().steps.length); };
+  const halt = () => { if (pull.running()) pull.stop(isLaid ? player.trace().steps.length : 0); };
 
   // The run comes as a trait, once by itself and once with alternatives; what is on the screen stays where it is.
   function renewed() {

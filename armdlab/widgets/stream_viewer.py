@@ -50,11 +50,12 @@ class StreamViewer(PulledView):
 
     def run_now(self, **asked: Any) -> Trace:  # noqa: ANN401
         """Run in the calling cell, to the end; the view shows it. Arguments as for `start_run`, and `model`."""
-        self.begin({**self.asked, **asked})
-        for _ in self._steps or ():
-            pass
-        self._finish()
-        return self._with_others()
+        with self._by_a_cell():
+            self.begin({**self.asked, **asked})
+            for _ in self._steps or ():
+                pass
+            self._finish()
+            return self._with_others()
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start a run: what is given, and the lane of each position."""
@@ -133,10 +134,11 @@ class Race(PulledView):
 
     def run_now(self, **asked: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         """The whole race in the calling cell: a result for each runner."""
-        self.begin({**self.asked, **asked})
-        while self.advance(1.0)[1]:
-            pass
-        return self.result
+        with self._by_a_cell():
+            self.begin({**self.asked, **asked})
+            while self.advance(1.0)[1]:
+                pass
+            return self.result
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start all runners: what is given to each."""
@@ -166,7 +168,7 @@ class Race(PulledView):
 
     def halt(self, shown: int | None) -> None:
         """Keep the results of those who have arrived."""
-        self._runners, self.result, self.recorded = {}, list(self._arrived), False
+        self._runners, self.recorded, self.result = {}, False, list(self._arrived)
 
     def _result_of(self, name: str, recorder: Recorder) -> dict[str, Any]:
         trace = recorder.trace

@@ -20,14 +20,19 @@ function render({ model, el }) {
     make(meter, "div", { class: "lesson", title: `${lesson.name}: steps ${lesson.from} to ${lesson.to}`, style: `flex: ${lesson.to - lesson.from}; background: ${COLOURS[lesson.name] || "#999"}` }, lesson.name);
   }
   const needle = make(meter, "div", { class: "needle" });
-  const picture = make(root, "svg", { viewBox: "0 0 800 220", role: "img", "aria-label": "loss in training, and held-out loss, against steps" });
+  const picture = make(root, "svg", { role: "img", "aria-label": "loss in training, and held-out loss, against steps" });
   const note = make(root, "p", { class: "note" });
   const heading = make(root, "div", {}, "It writes, at the last score:");
   const sample = make(root, "p", { class: "sample" });
 
   let frames = model.get("frames").slice();
   const pull = pulling(model, alert, {
-    took(content) { frames.push(...(content.frames || [])); draw(); buttons(); },
+    took(content) {
+      const last = frames.at(-1)?.step ?? 0; // a trait may have told of some steps before
+      frames.push(...(content.frames || []).filter(({ step }) => step > last));
+      draw();
+      buttons();
+    },
     ended() { buttons(); },
   });
 
@@ -58,16 +63,18 @@ function render({ model, el }) {
   }
 
   function curve(all, scored, steps, dashes = "none") {
+    const wide = Math.max(300, Math.round(picture.getBoundingClientRect().width) || 800), right = wide - 10; // letters keep their size
+    picture.setAttribute("viewBox", `0 0 ${wide} 220`);
     picture.replaceChildren();
     const values = all.map((frame) => frame.loss).concat(scored.map((frame) => frame.nats));
     const low = Math.min(...values), high = Math.max(...values, low + 0.1);
-    const x = (step) => 46 + (744 * step) / steps, y = (nats) => 195 - (180 * (nats - low)) / (high - low);
+    const x = (step) => 46 + ((right - 46) * step) / steps, y = (nats) => 195 - (180 * (nats - low)) / (high - low);
     for (let i = 0; i <= 4; i++) {
       const nats = low + ((high - low) * i) / 4;
-      make(picture, "line", { x1: 46, x2: 790, y1: y(nats), y2: y(nats), stroke: "var(--line)", "stroke-width": 0.5 });
+      make(picture, "line", { x1: 46, x2: right, y1: y(nats), y2: y(nats), stroke: "var(--line)", "stroke-width": 0.5 });
       make(picture, "text", { x: 40, y: y(nats) + 4, "text-anchor": "end" }, nats.toFixed(2));
     }
-    make(picture, "text", { x: 790, y: 214, "text-anchor": "end" }, `step ${steps}`);
+    make(picture, "text", { x: right, y: 214, "text-anchor": "end" }, `step ${steps}`);
     make(picture, "text", { x: 46, y: 214 }, "nats a token: line while training, dots held out");
     const points = all.map((frame) => `${x(frame.step).toFixed(1)},${y(frame.loss).toFixed(1)}`).join(" ");
     make(picture, "polyline", { points, fill: "none", stroke: "var(--curve)", "stroke-width": 2, "stroke-dasharray": dashes });
@@ -98,7 +105,9 @@ function render({ model, el }) {
   themed(root);
   draw();
   buttons();
-  return () => { pull.off(); model.off("change:status", renewed); model.off("change:frames", renewed); };
+  const sized = new ResizeObserver(() => draw());
+  sized.observe(root);
+  return () => { sized.disconnect(); pull.off(); model.off("change:status", renewed); model.off("change:frames", renewed); };
 }
 
 export default { render };

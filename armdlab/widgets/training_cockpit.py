@@ -60,8 +60,9 @@ class TrainingCockpit(PulledView):
     def run_now(self, steps: int | None = None) -> TrainingCockpit:
         """Train in the calling cell: `steps` of them, or to the end; what the view would show is recorded."""
         goal = self.plan["steps"] if steps is None else self.session.training.step + steps
-        while self.status != "finished" and self.session.training.step < goal:
-            self.advance(0.0)
+        with self._by_a_cell():
+            while self.status != "finished" and self.session.training.step < goal:
+                self.advance(0.0)
         return self
 
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:

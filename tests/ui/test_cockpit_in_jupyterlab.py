@@ -59,6 +59,13 @@ def test_a_person_can_watch_pause_stop_and_go_on(page, jupyterlab):
     SHOTS.mkdir(exist_ok=True)
     cockpit.screenshot(path=SHOTS / f"cockpit-{theme}.png")
 
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_function(
+        "() => { const svg = document.querySelector('.armdlab-cockpit svg');"
+        " return Math.abs(svg.viewBox.baseVal.width - svg.getBoundingClientRect().width) < 2; }"
+    )  # letters keep their size at any width
+    cockpit.screenshot(path=SHOTS / f"cockpit-narrow-{theme}.png")
+
     cockpit.get_by_role("button", name="Go on").click()
     page.wait_for_function("document.querySelector('.armdlab-cockpit').dataset.status === 'finished'", timeout=60_000)
     assert step() == 400

@@ -73,6 +73,13 @@ def test_a_recorded_example_is_there_at_once_and_the_mouse_does_everything(page,
     assert "The likeliest there" in said
     shot(page, view, "desk", jupyterlab[2])
 
+    mine, chosen = view.get_by_role("textbox", name="write"), view.locator("tr.chosen").inner_text()
+    mine.fill("far too many words for a gap")
+    view.get_by_role("button", name="Weigh my words").click()
+    until(page, "failed")
+    assert mine.input_value() == "far too many words for a gap", "what was refused can be mended"
+    assert view.locator("tr.chosen").inner_text() == chosen
+
     rows(view).last.get_by_role("radio").click()
     assert view.locator("tr.chosen").count() == 1
     before = view.locator("td.compared").all_inner_texts()
@@ -132,7 +139,7 @@ def test_the_keyboard_does_everything(page, jupyterlab):
     page.keyboard.press("Enter")
     until(page, "failed")
     assert "1 token to this model, and the gap holds 2" in view.get_by_role("alert").inner_text()
-    view.get_by_role("radio").first.focus()
+    view.locator("tr.chosen").get_by_role("radio").focus()
     chosen = view.locator("tr.chosen").inner_text()
     page.keyboard.press("ArrowDown")
     assert view.locator("tr.chosen").inner_text() != chosen

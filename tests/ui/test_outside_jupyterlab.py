@@ -144,7 +144,10 @@ def test_a_silent_kernel_and_another_view_are_told_in_words(pulled):
     pulled.evaluate("answers(asked[1], { n: 1 })")
     assert pulled.locator("#alert").inner_text() == ""
     pulled.evaluate("answers(asked[2], { n: 2, status: 'old' })")
-    assert pulled.locator("#alert").inner_text() == "Another view of this widget took over; this one has stopped."
+    assert (
+        pulled.locator("#alert").inner_text()
+        == "A cell or another view of this widget took over; this one has stopped."
+    )
     assert pulled.evaluate("ends") == ["stopped"]
 
 
