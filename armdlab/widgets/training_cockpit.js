@@ -64,7 +64,7 @@ function render({ model, el }) {
 
   function curve(all, scored, steps, dashes = "none") {
     const wide = Math.max(300, Math.round(picture.getBoundingClientRect().width) || 800), right = wide - 10; // letters keep their size
-    picture.setAttribute("viewBox", `0 0 ${wide} 220`);
+    picture.setAttribute("viewBox", `0 0 ${wide} 236`);
     picture.replaceChildren();
     const values = all.map((frame) => frame.loss).concat(scored.map((frame) => frame.nats));
     const low = Math.min(...values), high = Math.max(...values, low + 0.1);
@@ -75,7 +75,7 @@ function render({ model, el }) {
       make(picture, "text", { x: 40, y: y(nats) + 4, "text-anchor": "end" }, nats.toFixed(2));
     }
     make(picture, "text", { x: right, y: 214, "text-anchor": "end" }, `step ${steps}`);
-    make(picture, "text", { x: 46, y: 214 }, "nats a token: line while training, dots held out");
+    make(picture, "text", { x: 46, y: 231 }, "nats a token: line while training, dots held out");
     const points = all.map((frame) => `${x(frame.step).toFixed(1)},${y(frame.loss).toFixed(1)}`).join(" ");
     make(picture, "polyline", { points, fill: "none", stroke: "var(--curve)", "stroke-width": 2, "stroke-dasharray": dashes });
     for (const frame of scored) {
