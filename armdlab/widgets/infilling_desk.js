@@ -144,6 +144,7 @@ function render({ model, el }) {
   // ------------------------------------------------------------------------------ a run
   function status(name) {
     running = name === "running";
+    listen();
     root.dataset.status = name;
     fill.disabled = weigh.disabled = running;
     halt.disabled = !running;
@@ -168,7 +169,6 @@ function render({ model, el }) {
     drawTable();
     if (!words) drawFilled();
     model.send({ want: "run", run: run(), asked, text: text.value, masked: isStale() ? null : masked });
-    listen();
   }
 
   // Whoever waits for a run is told where no answer comes.
@@ -178,7 +178,7 @@ function render({ model, el }) {
   }
 
   const more = () => model.send({ want: "steps", run: run(), budget_ms: 30 });
-  function stop() { model.send({ want: "stop", run: run() }); status("stopped"); listen(); }
+  function stop() { model.send({ want: "stop", run: run() }); status("stopped"); }
 
   function answered(content) {
     if (!running || content.run !== run()) return;

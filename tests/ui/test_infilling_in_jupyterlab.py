@@ -58,6 +58,8 @@ def test_a_recorded_example_is_there_at_once_and_the_mouse_does_everything(page,
     view.get_by_role("button", name="Fill the gaps").click()
     until(page, "finished")
     assert rows(view).count() in (n, n + 1), "older candidates stay"
+    page.wait_for_timeout(6500)
+    assert view.get_by_role("alert").inner_text() == "", "a run that has ended waits for nothing"
     view.get_by_role("spinbutton", name="seed").fill("77")
     view.get_by_role("spinbutton", name="temperature").fill("3")
     view.get_by_role("combobox", name="order").select_option("surest first")
