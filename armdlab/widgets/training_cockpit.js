@@ -75,7 +75,7 @@ function render({ model, el }) {
       make(picture, "text", { x: 40, y: y(nats) + 4, "text-anchor": "end" }, nats.toFixed(2));
     }
     make(picture, "text", { x: right, y: 214, "text-anchor": "end" }, `step ${steps}`);
-    make(picture, "text", { x: 46, y: 231 }, "nats a token: line while training, dots held out");
+    make(picture, "text", { x: 10, y: 231 }, "nats a token: line while training, dots held out");
     const points = all.map((frame) => `${x(frame.step).toFixed(1)},${y(frame.loss).toFixed(1)}`).join(" ");
     make(picture, "polyline", { points, fill: "none", stroke: "var(--curve)", "stroke-width": 2, "stroke-dasharray": dashes });
     for (const frame of scored) {
