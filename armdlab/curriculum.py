@@ -131,11 +131,8 @@ class Curriculum:
         if step < self.i_strided:
             return self.phase(step)
         names, weights = zip(*self.mixture, strict=True)
-        return names[
-            int(
-                torch.tensor([float(weight) for weight in weights]).multinomial(1, generator=seeded(self.seed, step, 3))
-            )
-        ]
+        shares, chance = torch.tensor([float(weight) for weight in weights]), seeded(self.seed, step, 3)
+        return names[int(shares.multinomial(1, generator=chance))]
 
     def n_streams(self, step: int) -> int:
         """The number of streams S that a strided step draws, whatever becomes of its blocks."""
@@ -167,7 +164,8 @@ class Curriculum:
         Returns:
             One order for all rows, or one for each where chance enters.
         """
-        own = process if process < 3 else process + 2  # 3 and 4 draw the family and the share, for all processes
+        # Streams 3 and 4 draw the family and the share, for all processes; 0 to 2 stay, so that older runs can go on.
+        own = process if process < 3 else process + 2
         family, generator = self.family(step), seeded(self.seed, step, own)
         if family == "left to right":
             return GenerationOrder.left_to_right(self.length)

@@ -66,11 +66,8 @@ class AcceptanceView(PulledView):
         Raises:
             ValueError: if one of them cannot be; the message says what to change.
         """
-        with self._by_a_cell():
-            self.begin({**self.asked, **asked})
-            while self.advance(1.0)[1]:
-                pass
-            return self.verified
+        self._to_the_end({**self.asked, **asked})
+        return self.verified
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start a run: its length, streams and seed, and no call yet."""

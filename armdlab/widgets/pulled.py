@@ -54,6 +54,13 @@ class PulledView(View):
             self._run_id = None
             yield
 
+    def _to_the_end(self, asked: Mapping[str, Any]) -> None:
+        """Begin and advance in the calling cell, until there is no more to come."""
+        with self._by_a_cell():
+            self.begin(asked)
+            while self.advance(1.0)[1]:
+                pass
+
     def answer(self, content: dict[str, Any]) -> dict[str, Any]:
         """Start, go on, stop, or look up: `want` is "run", "steps", "stop" or "others".
 

@@ -134,11 +134,8 @@ class Race(PulledView):
 
     def run_now(self, **asked: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         """The whole race in the calling cell: a result for each runner."""
-        with self._by_a_cell():
-            self.begin({**self.asked, **asked})
-            while self.advance(1.0)[1]:
-                pass
-            return self.result
+        self._to_the_end({**self.asked, **asked})
+        return self.result
 
     def begin(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start all runners: what is given to each."""
