@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -20,6 +21,7 @@ from datasets import Dataset, DatasetDict
 
 from armdlab import tales
 from armdlab.rows import Rows, Text
+from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "load",
     "manual",
     "usual_layout",
+    "with_soft_targets",
 ]
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
@@ -129,6 +132,22 @@ def is_tales(name: str) -> bool:
 def usual_layout(corpus: str) -> str:
     """Tales stand alone in their rows; all other text is cut anywhere."""
     return "padded" if is_tales(corpus) else "running"
+
+
+def with_soft_targets(text: Text | Rows, corpus: str, tokenizer: Tokenizer) -> Rows:
+    """Rows of tales that are learnt from with all that could stand in them (see `soft_targets.SoftTargets`).
+
+    Raises:
+        ValueError: if nobody knows what could stand there: no tales, or cut ones.
+    """
+    if not is_tales(corpus):
+        raise ValueError(
+            f"soft_targets=True is for tales, whose grammar knows what else could stand; corpus={corpus!r} has none: "
+            "leave it out"
+        )
+    if isinstance(text, Text):
+        raise ValueError("soft_targets=True needs whole tales, and layout='running' cuts them; take padded or packed")
+    return replace(text, soft_targets=SoftTargets(tokenizer))
 
 
 def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:

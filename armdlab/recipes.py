@@ -62,7 +62,10 @@ class Recipe:
         cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices.
         beta2: share of AdamW's second moment that a step keeps; 0.999 for long runs.
-        unlikelihood: weight in the loss of what is left to tokens that were said before; for "armd" and "ar".
+        soft_targets: whether what is learnt are all tokens that the grammar of tales would have put there, each with
+            its chance, and not the drawn one alone; for "armd" and "ar".
+        unlikelihood: weight in the loss, at the top of the schedule, of what is left to tokens that were said before;
+            for "armd" and "ar".
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
@@ -96,6 +99,7 @@ class Recipe:
     cool_down: float = 0.1
     weight_decay: float = 0.1
     beta2: float = 0.95
+    soft_targets: bool = False
     unlikelihood: float = 0.0
     bf16: bool = False
     rho: int | None = None
@@ -310,15 +314,9 @@ class Session:
             figure = self.figure() if is_scored else None
             if figure is not None:
                 self._scored = step.step, figure
-                self.card.setdefault("history", []).append(
-                    {
-                        "step": step.step,
-                        "seconds": self.card["seconds"],
-                        "nats_per_token": figure.nats_per_token,
-                        "standard_error": figure.standard_error,
-                        "phase": step.phase,
-                    }
-                )
+                found = {"nats_per_token": figure.nats_per_token, "standard_error": figure.standard_error}
+                past = {"step": step.step, "seconds": self.card["seconds"], **found, "phase": step.phase}
+                self.card.setdefault("history", []).append(past)
             if is_scored or since_save > save_every:
                 self.save(figure)
                 since_save = 0.0
@@ -415,6 +413,6 @@ def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) ->
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not len(held_out.ids):
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
-    if layout == "running":
-        return corpora.encoded(splits["train"], tokenizer), held_out
-    return encode(splits["train"]["text"], *how), held_out
+    is_running = layout == "running"
+    text = corpora.encoded(splits["train"], tokenizer) if is_running else encode(splits["train"]["text"], *how)
+    return corpora.with_soft_targets(text, recipe.corpus, tokenizer) if recipe.soft_targets else text, held_out

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from armdlab.orders import GenerationOrder
+from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 
 Layout = Literal["padded", "packed"]
@@ -88,6 +89,8 @@ class Rows:
         end_of_text: the id that ends a document, and fills a row.
         n_documents: how many documents the rows hold.
         n_characters: how many characters the ids stand for, ends of texts not counted.
+        soft_targets: what finds the tokens that could stand in place of those of a batch, and is learnt from in their
+            place; None where nobody knows.
     """
 
     ids: Tensor
@@ -97,6 +100,7 @@ class Rows:
     end_of_text: int
     n_documents: int
     n_characters: int
+    soft_targets: SoftTargets | None = None
 
     @classmethod
     def encode(

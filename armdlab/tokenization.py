@@ -117,6 +117,11 @@ class Tokenizer:
         """Text to ids."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """Text to ids, and the character of the text with which each of them begins."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
     def words(self, text: str) -> list[list[int]]:
         """Text to ids, word by word, in the sense of the tokenizer: the space before a word belongs to it.
 

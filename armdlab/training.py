@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import PLAN, read_json, to_json, written_whole
+from armdlab.costs import n_tokens_of_text, nats_to_learn
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.model import Transformer
-from armdlab.objectives import chance_of_said, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
@@ -54,7 +54,8 @@ class Plan:
         beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
             small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
             (tests/benchmarks/README.md).
-        unlikelihood: weight of `objectives.chance_of_said` in the loss; 0 for none. Not for masked diffusion.
+        unlikelihood: weight of `objectives.chance_of_said` in the loss at the top of the schedule, from where it falls
+            as the learning rate does; 0 for none. Not for masked diffusion.
         clip: largest norm of the gradient.
         seed: of batches and dropout.
         bf16: whether to compute in bfloat16 (weights stay in float32).
@@ -164,6 +165,11 @@ class Training:
                 f"unlikelihood={plan.unlikelihood} is for models that know what was said before, and "
                 f"{type(model).__name__} is trained by masks; leave it out"
             )
+        if isinstance(text, Rows) and text.soft_targets and isinstance(model, BlockDiffusion):
+            raise ValueError(
+                f"soft_targets=True is for models that are trained by orders, and {type(model).__name__} is trained by "
+                "masks; leave it out"
+            )
         text.windows(length, 1, seeded(0))  # or say now that the text is too short, or its rows are of another length
         self.text, self.plan, self.step = text, plan, 0
         self.accelerator = accelerator_of_all()
@@ -196,6 +202,7 @@ class Training:
         self.model.train()
         self._forget_gradients()  # an interrupted step may have left some behind
         device = self.accelerator.device
+        unlikelihood = self.plan.unlikelihood * self.plan.rate(self.step) / self.plan.learning_rate
         chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
         torch.manual_seed(dropout.initial_seed())
         for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
@@ -207,7 +214,7 @@ class Training:
             is_last = start + size >= len(tokens)  # only then do processes exchange their gradients
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
-                    nats, costs = nats_to_learn(self.model, self.text, part, part_order, chance, self.plan.unlikelihood)
+                    nats, costs = nats_to_learn(self.model, self.text, part, part_order, chance, unlikelihood)
                     loss = costs.sum() / n_tokens
                 self.accelerator.backward(loss)
             mean += nats.detach().sum() / n_tokens
@@ -353,43 +360,6 @@ def load_plan(folder: str | Path) -> Plan:
         tuple(map(tuple, curriculum["mixture"])),
     )
     return Plan(curriculum=Curriculum(**curriculum), **saved)
-
-
-def nats_to_learn(
-    model: Transformer,
-    text: Text | Rows,
-    tokens: Tensor,
-    order: GenerationOrder,
-    chance: torch.Generator,
-    unlikelihood: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """What each token of a batch costs, (B, N): its nats; and what is learnt from, with what `unlikelihood` adds.
-
-    Padding is learnt where it is paid for, so what is learnt is what evaluation scores and decoding samples. Masked
-    diffusion pays for all of it: its random orders leave none that no later text could see.
-    """
-    if isinstance(getattr(model, "module", model), BlockDiffusion):
-        bound = diffusion_bound(model, tokens, generator=chance, reduction="none")
-        return bound, bound
-    if unlikelihood:
-        log_chances = model(tokens, order).float().log_softmax(-1)
-        nats = -log_chances.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        costs = nats + unlikelihood * chance_of_said(log_chances, tokens, order)
-    else:
-        nats = costs = nll(model, tokens, order, "none")
-    if isinstance(text, Text):
-        return nats, costs
-    is_paid = text.is_paid(tokens, order)
-    return nats * is_paid, costs * is_paid
-
-
-def n_tokens_of_text(text: Text | Rows, tokens: Tensor) -> int:
-    """What nats are divided by: tokens of text, padding left out.
-
-    Not all that is paid for: else a text would weigh less in strided orders, where much padding is paid for that is
-    certain and costs next to nothing.
-    """
-    return tokens.numel() if isinstance(text, Text) else int(text.is_text(tokens).sum())
 
 
 def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repeats: int = 3) -> float:

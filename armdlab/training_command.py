@@ -51,6 +51,9 @@ def train(
     cool_down: Annotated[float, typer.Option(help="Share of its top that the learning rate ends at.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.1,
     beta2: Annotated[float, typer.Option(help="Memory of AdamW's second moment; 0.999 for long runs.")] = 0.95,
+    soft_targets: Annotated[
+        bool, typer.Option("--soft-targets", help="Learn all that the grammar of tales could have put there.")
+    ] = False,
     unlikelihood: Annotated[
         float,
         typer.Option(help="Weight in the loss of what a draw from many leaves to tokens said before, such as 100."),
@@ -116,6 +119,7 @@ def train(
         cool_down=cool_down,
         weight_decay=weight_decay,
         beta2=beta2,
+        soft_targets=soft_targets,
         unlikelihood=unlikelihood,
         rho=rho,
         streams=tuple(streams) if streams else None,

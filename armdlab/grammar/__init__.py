@@ -6,15 +6,18 @@
     markup       rules and stories of the files
     loading      a folder, read and checked
     readings     which derivation has a text, and what contradicts itself in it?
+    alternatives what else could a tale have said?
 
 Nothing here knows of heroes and kites; `armdlab.tales` is the door to the tales of the lab.
 """
 
+from armdlab.grammar.alternatives import Alternatives, alternatives
 from armdlab.grammar.loading import read
 from armdlab.grammar.readings import Choice, Derivation, Mention, Reading, Violation, read_text
 from armdlab.grammar.values import Grammar, GrammarError
 
 __all__ = [
+    "Alternatives",
     "Choice",
     "Derivation",
     "Grammar",
@@ -22,6 +25,7 @@ __all__ = [
     "Mention",
     "Reading",
     "Violation",
+    "alternatives",
     "read",
     "read_text",
 ]

@@ -73,6 +73,35 @@ class Violation:
     end: int  # one past the last
 
 
+class Shown(NamedTuple):
+    """A slot as the text has it."""
+
+    slot: Slot
+    start: int
+    end: int
+    words: str
+    word: int  # words before it
+    since: Shown | None  # the mention that settled the fact for which the slot stands
+
+
+class Worded(NamedTuple):
+    """A choice between wordings as the text has it."""
+
+    fork: Fork
+    start: int
+    end: int
+    index: int  # the option that was taken
+
+
+class Telling(NamedTuple):
+    """How a tale is told: whose story it is, and where its words come from."""
+
+    story: Story
+    values: dict[str, int]  # variable of the cast -> row
+    shown: list[Shown]
+    worded: list[Worded]
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a single pass over a text found."""
@@ -83,6 +112,7 @@ class Reading:
     mentions: tuple[Mention, ...]
     violations: tuple[Violation, ...]
     parses: bool  # some story could be worded like this
+    telling: Telling | None  # of a tale of the language
 
     @property
     def is_consistent(self) -> bool:
@@ -186,8 +216,8 @@ def _shared(one: str, other: str) -> int:
 def _judge(text: str, story: Story | None, chosen: list[Choice], trail: tuple | None, left_at: int | None) -> Reading:
     """Bind the cast to what the text says, then compare every mention with it."""
     if story is None:
-        return Reading(text, None, None, (), (_departure(text, 0),), False)
-    forks, shown = _unroll(text, trail)
+        return Reading(text, None, None, (), (_departure(text, 0),), False, None)
+    worded, shown = _unroll(text, trail)
     values, named_at = _bind(story, shown)
     violations = _broken_draws(story, values, named_at)
     mentions = []
@@ -208,59 +238,50 @@ def _judge(text: str, story: Story | None, chosen: list[Choice], trail: tuple | 
     if left_at is not None:
         violations.append(_departure(text, left_at))
 
-    derivation = None
+    derivation = telling = None
     if not violations:
+        telling = Telling(story, values, shown, worded)
         for draw in story.draws:
             rows, row = draw.support(values), values[draw.name]
             chosen.append(Choice(draw.name, draw.names[row], 1 / len(rows), rows.index(row)))
-        derivation = Derivation((*chosen, *forks))
-    return Reading(text, story.name, derivation, tuple(mentions), tuple(violations), left_at is None)
+        wording = [Choice(fork.name, text[start:end], fork.probabilities[i], i) for fork, start, end, i in worded]
+        derivation = Derivation((*chosen, *wording))
+    return Reading(text, story.name, derivation, tuple(mentions), tuple(violations), left_at is None, telling)
 
 
-class _Shown(NamedTuple):
-    """A slot as the text has it."""
-
-    slot: Slot
-    start: int
-    end: int
-    words: str
-    word: int  # words before it
-    since: _Shown | None  # the mention that settled the fact for which the slot stands
-
-
-def _unroll(text: str, trail: tuple | None) -> tuple[list[Choice], list[_Shown]]:
+def _unroll(text: str, trail: tuple | None) -> tuple[list[Worded], list[Shown]]:
     """The trail, oldest first: the choices of wording, and the slots with what they show."""
     events = []
     while trail:
         trail, *event = trail
         events.append(event)
-    choices: list[Choice] = []
+    worded: list[Worded] = []
     waiting: list[tuple[int, Fork, int, int]] = []  # forks that have begun: place, fork, start, index
-    shown: list[_Shown] = []
-    latest: dict[str, _Shown] = {}  # variable -> its last mention
-    facts: dict[str, _Shown | None] = {}
+    shown: list[Shown] = []
+    latest: dict[str, Shown] = {}  # variable -> its last mention
+    facts: dict[str, Shown | None] = {}
     word = counted = 0  # words so far, and the character up to which they are counted
     for item, start, end in reversed(events):
         if item is None:
             place, fork, begin, index = waiting.pop()
-            choices[place] = Choice(fork.name, text[begin:start], fork.probabilities[index], index)
+            worded[place] = Worded(fork, begin, start, index)
         elif type(item) is Slot:
             word, counted = word + text.count(" ", counted, start), start
-            mention = _Shown(item, start, end, text[start:end], word, facts.get(item.fact))
+            mention = Shown(item, start, end, text[start:end], word, facts.get(item.fact))
             latest[item.variable] = mention
             shown.append(mention)
         elif type(item) is Fact:
             facts[item.name] = latest.get(item.variable)
         else:
-            waiting.append((len(choices), item, start, end))
-            choices.append(None)
-    return choices, shown
+            waiting.append((len(worded), item, start, end))
+            worded.append(None)  # one inside it may come first to its end
+    return worded, shown
 
 
-def _bind(story: Story, shown: list[_Shown]) -> tuple[dict[str, int], dict[str, _Shown]]:
+def _bind(story: Story, shown: list[Shown]) -> tuple[dict[str, int], dict[str, Shown]]:
     """Rows of the cast by the first mention that tells them apart, and that mention."""
     values: dict[str, int] = {}
-    named_at: dict[str, _Shown] = {}
+    named_at: dict[str, Shown] = {}
     for mention in shown:
         rows, name = mention.slot.rows, mention.slot.variable
         if rows is not None and name not in values:
@@ -274,7 +295,7 @@ def _bind(story: Story, shown: list[_Shown]) -> tuple[dict[str, int], dict[str, 
     return values, named_at
 
 
-def _broken_draws(story: Story, values: dict[str, int], named_at: dict[str, _Shown]) -> list[Violation]:
+def _broken_draws(story: Story, values: dict[str, int], named_at: dict[str, Shown]) -> list[Violation]:
     """Members of the cast that could not be drawn: a friend who is the hero, a kite made of iron."""
     broken = []
     for draw in story.draws:

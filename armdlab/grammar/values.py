@@ -159,6 +159,13 @@ class Fork(Weighted):
     lines: tuple[Where, ...]
     first: Mapping[str, tuple[int, ...]]  # first token -> options to try
 
+    @cached_property
+    def words(self) -> tuple[str, ...] | None:
+        """The options, where each of them is plain words."""
+        if all(len(option) == 1 and isinstance(option[0], str) for option in self.options):
+            return tuple(option[0] for option in self.options)
+        return None
+
 
 Item = str | Slot | Fact | Fork
 

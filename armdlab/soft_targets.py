@@ -1,0 +1,176 @@
+"""What could have stood where a token stands, and how likely was it? (targets from the grammar of tales)
+
+A text shows one of sixty names, and a loss that learns from it pushes towards that one; only over many tales does the
+push become what it should be. The grammar knows all sixty. A target that names them with their chances, given all else
+of the tale, is the mean of what the loss would push towards if that choice were made anew again and again: the same
+loss in expectation, with less noise (the Rao-Blackwell theorem).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from armdlab.grammar import Alternatives, alternatives
+from armdlab.orders import GenerationOrder
+from armdlab.tales import TaleGrammar, load_grammar
+from armdlab.tokenization import Tokenizer
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Tokens that could stand at some positions of a batch, with their chances; n entries in all.
+
+    Args:
+        rows: int64 (n,), row in the batch.
+        positions: int64 (n,), position in text order.
+        tokens: int64 (n,), what could stand there. One token may have several entries.
+        chances: float (n,), which sum to 1 at each position that is named.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    tokens: Tensor
+    chances: Tensor
+
+    def expected(self, nats: Tensor, log_chances: Tensor) -> Tensor:
+        """Nats (B, N), where a position is named the mean over what could stand there.
+
+        Args:
+            nats: (B, N), what the tokens of the batch cost.
+            log_chances: (B, N, V), log-probabilities.
+        """
+        at = self.rows, self.positions
+        costs = -self.chances * log_chances[(*at, self.tokens)]
+        means = torch.zeros_like(nats).index_put(at, costs, accumulate=True)
+        is_named = torch.zeros_like(nats, dtype=torch.bool)
+        is_named[at] = True
+        return torch.where(is_named, means, nats)
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        return Targets(*(part.to(device) for part in (self.rows, self.positions, self.tokens, self.chances)))
+
+
+class SoftTargets:
+    """Finds what else could stand in tales.
+
+    Args:
+        tokenizer: what cut the tales into tokens.
+        grammar: the source of the tales; the lab's own if None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, grammar: TaleGrammar | None = None) -> None:
+        self.tokenizer, self.grammar = tokenizer, grammar or load_grammar()
+        self._tables: dict[tuple[tuple[str, ...], str], tuple[np.ndarray, np.ndarray]] = {}
+
+    def __call__(self, tokens: Tensor, order: GenerationOrder) -> Targets:
+        """Targets of a batch under an order: given the tokens of earlier blocks, and all choices but one.
+
+        Positions where one token alone could stand are not named, nor is a text that is no tale.
+
+        Args:
+            tokens: int64 (B, N), whole tales, each with its end.
+            order: who is made when; what stands in earlier blocks is known.
+
+        Returns:
+            Targets, on the device of the tokens.
+        """
+        blocks = order.blocks_in_text_order.expand(tokens.shape).cpu().numpy()
+        parts: list[list[np.ndarray]] = [[], [], [], []]
+        for row, (ids, made) in enumerate(zip(tokens.cpu().numpy(), blocks, strict=True)):
+            made_behind = np.append(np.minimum.accumulate(made[::-1])[::-1][1:], made.max())
+            sees_behind = made_behind < made
+            for choice in self._choices(ids):
+                share = choice.shares(made, sees_behind)
+                which, at = share.nonzero()
+                found = (np.full(len(which), row), choice.at[at], choice.tokens[which, at], share[which, at])
+                for part, new in zip(parts, found, strict=True):
+                    part.append(new)
+        *where, chances = (torch.from_numpy(np.concatenate(part)) if part else torch.zeros(0) for part in parts)
+        return Targets(*(index.long() for index in where), chances.float()).to(tokens.device)
+
+    def _choices(self, ids: np.ndarray) -> Iterator[_Choice]:
+        """The choices of all tales in a row of ids (N,)."""
+        start = 0
+        for end in np.flatnonzero(ids == self.tokenizer.end_of_text):
+            tale = ids[start:end]
+            text = self.tokenizer.decode(tale.tolist())
+            telling = self.grammar.read(text).telling
+            if telling is not None:
+                again, starts = self.tokenizer.encode_with_starts(text)
+                bounds = np.array([*starts, len(text)])
+                laid = (self._lay(choice, text, bounds) for choice in alternatives(telling) if again == tale.tolist())
+                yield from (c.behind(start) for c in laid if c and (c.tokens[c.chosen] == tale[c.at]).all())
+            start = end + 1
+
+    def _lay(self, choice: Alternatives, text: str, bounds: np.ndarray) -> _Choice | None:
+        """A choice in tokens, or None where a word and what stands beside it could share a token."""
+        at, tokens, is_own, mention, fits = [], [], [], [], []
+        for span in choice.spans:
+            before, behind = text[max(0, span.start - 1) : span.start], text[span.end : span.end + 1]
+            lead = before if before == " " else ""
+            if not (before in ("", " ") or all(form[0].isalnum() for form in span.forms)):
+                return None
+            if not (behind in ("", " ") or all(form[-1].isalnum() for form in span.forms)):
+                return None
+            table, lengths = self._table(span.forms, lead)
+            first, last = np.searchsorted(bounds, (span.start - len(lead), span.end))
+            rows, n = list(span.rows), last - first
+            at.append(np.arange(first, last))
+            tokens.append(table[rows, :n])
+            is_own.append(np.full(n, span.is_own))
+            mention.append(np.full(n, len(fits)))
+            fits.append(lengths[rows] == n)
+        chances, told = np.array(choice.chances), (np.concatenate(part) for part in (at, is_own, mention))
+        return _Choice(chances, choice.chosen, np.concatenate(tokens, 1), np.stack(fits, 1), *told)
+
+    def _table(self, forms: tuple[str, ...], lead: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of each form behind `lead` (R, longest), filled up by -1, and how many they are (R,)."""
+        if (forms, lead) not in self._tables:
+            ids = [self.tokenizer.encode(lead + form) for form in forms]
+            lengths = np.array([len(row) for row in ids])
+            table = np.full((len(ids), lengths.max()), -1)
+            table[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(ids)
+            self._tables[forms, lead] = table, lengths
+        return self._tables[forms, lead]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A choice in tokens: R alternatives, and K tokens of a row that hang on it, in M mentions."""
+
+    chances: np.ndarray  # (R,)
+    chosen: int  # what the tale has
+    tokens: np.ndarray  # (R, K), -1 behind the end of words that need fewer than the tale's
+    fits: np.ndarray  # (R, M), whether the words are as many tokens as the tale's
+    at: np.ndarray  # (K,), positions in the row
+    is_own: np.ndarray  # (K,), whether the token shows this choice alone
+    mention: np.ndarray  # (K,), of the M
+
+    def behind(self, start: int) -> _Choice:
+        """The same in a row where the tale begins at `start`."""
+        return replace(self, at=self.at + start)
+
+    def shares(self, made: np.ndarray, sees_behind: np.ndarray) -> np.ndarray:
+        """The chance of each alternative at each token (R, K), given what is known there; 0 where it is the only one.
+
+        An alternative of fewer or more tokens moves all that follows. So it could be meant only where nothing that
+        follows is known, and no earlier mention was moved by it.
+
+        Args:
+            made: (N,), the block of each position.
+            sees_behind: bool (N,), whether something behind a position is known when it is made.
+        """
+        when = made[self.at]
+        is_known = when[:, None] > when  # (K, K): at k, what stands at j
+        could_be = ~((self.tokens != self.tokens[self.chosen]) @ is_known.T)  # (R, K)
+        fits_before = np.logical_and.accumulate(np.roll(self.fits, 1, 1) | (np.arange(self.fits.shape[1]) == 0), 1)
+        could_be &= np.where(sees_behind[self.at], self.fits.all(1, keepdims=True), fits_before[:, self.mention])
+        shares = self.chances[:, None] * could_be
+        has_ended = (could_be & (self.tokens < 0)).any(0)  # then the next words count too, which are not known here
+        return shares / shares.sum(0) * (self.is_own & ~has_ended & (could_be.sum(0) > 1))
