@@ -8,6 +8,7 @@ loss in expectation, with less noise (the Rao-Blackwell theorem).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -96,17 +97,20 @@ class SoftTargets:
 
     def _choices(self, ids: np.ndarray) -> Iterator[_Choice]:
         """The choices of all tales in a row of ids (N,)."""
-        start = 0
-        for end in np.flatnonzero(ids == self.tokenizer.end_of_text):
-            tale = ids[start:end]
-            text = self.tokenizer.decode(tale.tolist())
-            telling = self.grammar.read(text).telling
-            if telling is not None:
-                again, starts = self.tokenizer.encode_with_starts(text)
-                bounds = np.array([*starts, len(text)])
-                laid = (self._lay(choice, text, bounds) for choice in alternatives(telling) if again == tale.tolist())
-                yield from (c.behind(start) for c in laid if c and (c.tokens[c.chosen] == tale[c.at]).all())
-            start = end + 1
+        ends = np.flatnonzero(ids == self.tokenizer.end_of_text)
+        for start, end in itertools.pairwise([-1, *ends]):
+            tale = ids[start + 1 : end].tolist()
+            text = self.tokenizer.decode(tale)
+            telling = self.grammar.read(text).telling if tale else None
+            if telling is None:
+                continue
+            again, starts = self.tokenizer.encode_with_starts(text)
+            if again != tale:
+                continue  # cut into tokens otherwise than the forms of an alternative are
+            for choice in alternatives(telling):
+                laid = self._lay(choice, text, np.array([*starts, len(text)]))
+                if laid is not None and (laid.tokens[choice.chosen] == ids[start + 1 + laid.at]).all():
+                    yield replace(laid, at=start + 1 + laid.at)
 
     def _lay(self, choice: Alternatives, text: str, bounds: np.ndarray) -> _Choice | None:
         """A choice in tokens, or None where a word and what stands beside it could share a token."""
@@ -152,10 +156,6 @@ class _Choice:
     is_own: np.ndarray  # (K,), whether the token shows this choice alone
     mention: np.ndarray  # (K,), of the M
 
-    def behind(self, start: int) -> _Choice:
-        """The same in a row where the tale begins at `start`."""
-        return replace(self, at=self.at + start)
-
     def shares(self, made: np.ndarray, sees_behind: np.ndarray) -> np.ndarray:
         """The chance of each alternative at each token (R, K), given what is known there; 0 where it is the only one.
 
@@ -169,7 +169,8 @@ class _Choice:
         when = made[self.at]
         is_known = when[:, None] > when  # (K, K): at k, what stands at j
         could_be = ~((self.tokens != self.tokens[self.chosen]) @ is_known.T)  # (R, K)
-        fits_before = np.logical_and.accumulate(np.roll(self.fits, 1, 1) | (np.arange(self.fits.shape[1]) == 0), 1)
+        fits_before = np.logical_and.accumulate(self.fits, 1)
+        fits_before = np.hstack([np.ones_like(fits_before[:, :1]), fits_before])  # the first mention has none before it
         could_be &= np.where(sees_behind[self.at], self.fits.all(1, keepdims=True), fits_before[:, self.mention])
         shares = self.chances[:, None] * could_be
         has_ended = (could_be & (self.tokens < 0)).any(0)  # then the next words count too, which are not known here
