@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -21,7 +20,6 @@ from datasets import Dataset, DatasetDict
 
 from armdlab import tales
 from armdlab.rows import Rows, Text
-from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 
 __all__ = [
@@ -34,8 +32,8 @@ __all__ = [
     "kjv",
     "load",
     "manual",
+    "refuse_soft_targets",
     "usual_layout",
-    "with_soft_targets",
 ]
 
 # A corpus of one long text is cut at paragraph ends into documents of about this many characters, so that a part of
@@ -134,20 +132,21 @@ def usual_layout(corpus: str) -> str:
     return "padded" if is_tales(corpus) else "running"
 
 
-def with_soft_targets(text: Text | Rows, corpus: str, tokenizer: Tokenizer) -> Rows:
-    """Rows of tales that are learnt from with all that could stand in them (see `soft_targets.SoftTargets`).
+def refuse_soft_targets(corpus: str, layout: str | None) -> None:
+    """Refuse what nobody knows: what else could stand in other texts than tales, or in a row whose tales were chosen.
 
     Raises:
-        ValueError: if nobody knows what could stand there: no tales, or cut ones.
+        ValueError: if the corpus is no tales, or a row does not hold one whole tale.
     """
     if not is_tales(corpus):
         raise ValueError(
             f"soft_targets=True is for tales, whose grammar knows what else could stand; corpus={corpus!r} has none: "
             "leave it out"
         )
-    if isinstance(text, Text):
-        raise ValueError("soft_targets=True needs whole tales, and layout='running' cuts them; take padded or packed")
-    return replace(text, soft_targets=SoftTargets(tokenizer))
+    if layout not in (None, "padded"):
+        raise ValueError(
+            f"soft_targets=True needs rows of one whole tale each, and layout={layout!r} makes others; take padded"
+        )
 
 
 def _tales(name: str, n: int | None, validation: float, seed: int) -> DatasetDict:

@@ -27,6 +27,7 @@ from armdlab.model import ARMD, ARMDConfig, Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
+from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, Lab, load
 from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
@@ -62,10 +63,8 @@ class Recipe:
         cool_down: share of its top that the learning rate ends at.
         weight_decay: on matrices.
         beta2: share of AdamW's second moment that a step keeps; 0.999 for long runs.
-        soft_targets: whether what is learnt are all tokens that the grammar of tales would have put there, each with
-            its chance, and not the drawn one alone; for "armd" and "ar".
-        unlikelihood: weight in the loss, at the top of the schedule, of what is left to tokens that were said before;
-            for "armd" and "ar".
+        soft_targets: whether all that the grammar of tales could have said is learnt; for "armd" and "ar".
+        unlikelihood: weight in the loss, falling with the rate, of tokens said before; for "armd" and "ar".
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
@@ -76,7 +75,7 @@ class Recipe:
         split_seed: of what is held out (and of which tales are told), so that runs of several seeds share their data.
 
     Raises:
-        ValueError: if `model` is unknown.
+        ValueError: if `model` is unknown, or there are no soft targets for the corpus or the layout.
     """
 
     model: str = "armd"
@@ -114,6 +113,8 @@ class Recipe:
         """Refuse a model that is not known, and read lists (of JSON) as tuples."""
         if self.model not in MODELS:
             raise ValueError(f"model={self.model!r} is unknown; choose {', '.join(MODELS)}")
+        if self.soft_targets:
+            corpora.refuse_soft_targets(self.corpus, self.layout)
         for name in ("streams", "marks"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
@@ -413,6 +414,7 @@ def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) ->
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not len(held_out.ids):
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
-    is_running = layout == "running"
-    text = corpora.encoded(splits["train"], tokenizer) if is_running else encode(splits["train"]["text"], *how)
-    return corpora.with_soft_targets(text, recipe.corpus, tokenizer) if recipe.soft_targets else text, held_out
+    if layout == "running":
+        return corpora.encoded(splits["train"], tokenizer), held_out
+    text = encode(splits["train"]["text"], *how)
+    return replace(text, soft_targets=SoftTargets(tokenizer) if recipe.soft_targets else None), held_out

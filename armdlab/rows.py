@@ -150,7 +150,8 @@ class Rows:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of its ids and of where rows begin: a run that goes on must go on with the very same rows."""
-        return _digest(self.ids, self.bounds)
+        is_soft = self.soft_targets is not None
+        return _digest(self.ids, self.bounds) + is_soft * " with soft targets"
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

@@ -8,9 +8,9 @@ loss in expectation, with less noise (the Rao-Blackwell theorem).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class SoftTargets:
 
     def __init__(self, tokenizer: Tokenizer, grammar: TaleGrammar | None = None) -> None:
         self.tokenizer, self.grammar = tokenizer, grammar or load_grammar()
-        self._tables: dict[tuple[tuple[str, ...], str], tuple[np.ndarray, np.ndarray]] = {}
+        self._tables: dict[tuple[tuple[str, ...], str, str], _Table | None] = {}
 
     def __call__(self, tokens: Tensor, order: GenerationOrder) -> Targets:
         """Targets of a batch under an order: given the tokens of earlier blocks, and all choices but one.
@@ -75,7 +75,7 @@ class SoftTargets:
         Positions where one token alone could stand are not named, nor is a text that is no tale.
 
         Args:
-            tokens: int64 (B, N), whole tales, each with its end.
+            tokens: int64 (B, N), a whole tale in each row, with its end; padding behind it.
             order: who is made when; what stands in earlier blocks is known.
 
         Returns:
@@ -96,52 +96,58 @@ class SoftTargets:
         return Targets(*(index.long() for index in where), chances.float()).to(tokens.device)
 
     def _choices(self, ids: np.ndarray) -> Iterator[_Choice]:
-        """The choices of all tales in a row of ids (N,)."""
+        """The choices of the tale in a row of ids (N,)."""
         ends = np.flatnonzero(ids == self.tokenizer.end_of_text)
-        for start, end in itertools.pairwise([-1, *ends]):
-            tale = ids[start + 1 : end].tolist()
-            text = self.tokenizer.decode(tale)
-            telling = self.grammar.read(text).telling if tale else None
-            if telling is None:
-                continue
-            again, starts = self.tokenizer.encode_with_starts(text)
-            if again != tale:
-                continue  # cut into tokens otherwise than the forms of an alternative are
-            for choice in alternatives(telling):
-                laid = self._lay(choice, text, np.array([*starts, len(text)]))
-                if laid is not None and (laid.tokens[choice.chosen] == ids[start + 1 + laid.at]).all():
-                    yield replace(laid, at=start + 1 + laid.at)
+        tale = ids[: ends[0]].tolist() if len(ends) else []
+        text = self.tokenizer.decode(tale)
+        telling = self.grammar.read(text).telling
+        again, starts = self.tokenizer.encode_with_starts(text)
+        if telling is None or again != tale:
+            return  # no tale, or cut into tokens otherwise than the forms of an alternative are
+        for choice in alternatives(telling):
+            laid = self._lay(choice, text, np.array([*starts, len(text)]))
+            if laid is not None:
+                yield laid
 
     def _lay(self, choice: Alternatives, text: str, bounds: np.ndarray) -> _Choice | None:
-        """A choice in tokens, or None where a word and what stands beside it could share a token."""
+        """A choice in tokens, or None where some form would share a token with what stands beside it."""
         at, tokens, is_own, mention, fits = [], [], [], [], []
         for span in choice.spans:
-            before, behind = text[max(0, span.start - 1) : span.start], text[span.end : span.end + 1]
-            lead = before if before == " " else ""
-            if not (before in ("", " ") or all(form[0].isalnum() for form in span.forms)):
+            table = self._table(span.forms, text[: span.start][-1:], text[span.end :][:1])
+            if table is None:
                 return None
-            if not (behind in ("", " ") or all(form[-1].isalnum() for form in span.forms)):
-                return None
-            table, lengths = self._table(span.forms, lead)
-            first, last = np.searchsorted(bounds, (span.start - len(lead), span.end))
+            space = text[: span.start].endswith(" ")  # it belongs to the word behind it
+            first, last = np.searchsorted(bounds, (span.start - space, span.end))
             rows, n = list(span.rows), last - first
             at.append(np.arange(first, last))
-            tokens.append(table[rows, :n])
+            tokens.append(table.ids[rows, :n])
             is_own.append(np.full(n, span.is_own))
             mention.append(np.full(n, len(fits)))
-            fits.append(lengths[rows] == n)
+            fits.append(table.lengths[rows] == n)
         chances, told = np.array(choice.chances), (np.concatenate(part) for part in (at, is_own, mention))
         return _Choice(chances, choice.chosen, np.concatenate(tokens, 1), np.stack(fits, 1), *told)
 
-    def _table(self, forms: tuple[str, ...], lead: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of each form behind `lead` (R, longest), filled up by -1, and how many they are (R,)."""
-        if (forms, lead) not in self._tables:
-            ids = [self.tokenizer.encode(lead + form) for form in forms]
+    def _table(self, forms: tuple[str, ...], before: str, behind: str) -> _Table | None:
+        """The ids of some forms between two characters, or None where one of them shares a token with those."""
+        key = forms, before, behind
+        if key not in self._tables:
+            encode, space = self.tokenizer.encode, " " if before == " " else ""
+            left, right = encode(before.strip()), encode(behind)
+            ids = [encode(space + form) for form in forms]
+            whole = [encode(before + form + behind) for form in forms]
+            stands_alone = all(left + row + right == told for row, told in zip(ids, whole, strict=True))
             lengths = np.array([len(row) for row in ids])
-            table = np.full((len(ids), lengths.max()), -1)
-            table[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(ids)
-            self._tables[forms, lead] = table, lengths
-        return self._tables[forms, lead]
+            padded = np.full((len(ids), lengths.max()), -1)
+            padded[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(ids)
+            self._tables[key] = _Table(padded, lengths) if stands_alone else None
+        return self._tables[key]
+
+
+class _Table(NamedTuple):
+    """Forms in tokens."""
+
+    ids: np.ndarray  # (R, longest), filled up by -1
+    lengths: np.ndarray  # (R,)
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class _Choice:
     mention: np.ndarray  # (K,), of the M
 
     def shares(self, made: np.ndarray, sees_behind: np.ndarray) -> np.ndarray:
-        """The chance of each alternative at each token (R, K), given what is known there; 0 where it is the only one.
+        """The chance of each alternative at each token (R, K), given what is known there; 0 where all have one token.
 
         An alternative of fewer or more tokens moves all that follows. So it could be meant only where nothing that
         follows is known, and no earlier mention was moved by it.
@@ -174,4 +180,5 @@ class _Choice:
         could_be &= np.where(sees_behind[self.at], self.fits.all(1, keepdims=True), fits_before[:, self.mention])
         shares = self.chances[:, None] * could_be
         has_ended = (could_be & (self.tokens < 0)).any(0)  # then the next words count too, which are not known here
-        return shares / shares.sum(0) * (self.is_own & ~has_ended & (could_be.sum(0) > 1))
+        could_differ = (could_be & (self.tokens != self.tokens[self.chosen])).any(0)
+        return shares / shares.sum(0) * (self.is_own & ~has_ended & could_differ)

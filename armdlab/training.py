@@ -54,8 +54,8 @@ class Plan:
         beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
             small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
             (tests/benchmarks/README.md).
-        unlikelihood: weight of `objectives.chance_of_said` in the loss at the top of the schedule, from where it falls
-            as the learning rate does; 0 for none. Not for masked diffusion.
+        unlikelihood: weight of `objectives.chance_of_said` in the loss, scaled as the learning rate is: all of it at
+            `learning_rate`; 0 for none. Not for masked diffusion.
         clip: largest norm of the gradient.
         seed: of batches and dropout.
         bf16: whether to compute in bfloat16 (weights stay in float32).

@@ -48,7 +48,7 @@ LAYERS = {
     "tales": {"grammar"},
     "soft_targets": {"orders", "tokenization", "grammar", "tales"},
     "rows": {"orders", "tokenization", "soft_targets"},
-    "corpora": {"tales", "rows", "tokenization", "soft_targets"},
+    "corpora": {"tales", "rows", "tokenization"},
     "samples": {"orders", "curriculum", "model", "decoding", "tokenization", "tales"},
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
@@ -57,6 +57,7 @@ LAYERS = {
     "training": {"orders", "model", "baselines", "costs", "curriculum", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
     "recipes": {
+        "soft_targets",
         "orders",
         "model",
         "baselines",

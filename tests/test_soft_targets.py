@@ -1,5 +1,6 @@
 """Laws of soft targets: in the mean over all tales they are the truth, whatever is known and whatever is not."""
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -223,22 +224,78 @@ def test_what_is_reported_are_nats_of_the_tokens_and_only_named_positions_learn_
     torch.testing.assert_close(expected, -(soft * log_chances).sum(-1).float())
 
 
-def test_tales_in_one_row_are_each_looked_at_and_what_is_no_tale_is_left_as_it_is():
-    tokenizer, (one, other) = armdlab.load("tales").tokenizer, tales.tales(2, 8)
-    alone = Rows.encode([one, other], tokenizer, 400).pad(torch.arange(2))
-    packed = Rows.encode([one, "This is no tale.", other], tokenizer, 400, "packed").pad(torch.arange(1))
-    order, find = GenerationOrder.left_to_right(400), SoftTargets(tokenizer)
-    first, second = (find(row[None], order) for row in alone)
-    both = find(packed, order)
-    begins = packed[0].tolist().index(tokenizer.end_of_text) + 1
-    begins = packed[0].tolist().index(tokenizer.end_of_text, begins) + 1
-    assert torch.equal(both.tokens, torch.cat([first.tokens, second.tokens]))
-    assert torch.equal(both.chances, torch.cat([first.chances, second.chances]))
-    assert torch.equal(both.positions, torch.cat([first.positions, second.positions + begins]))
-    none = find(Rows.encode(["No tale."], tokenizer, 400).pad(torch.arange(1)), order)
-    assert len(none.tokens) == len(none.chances) == 0
-    nats = torch.rand(1, 400)
-    assert torch.equal(none.expected(nats, torch.zeros(1, 400, tokenizer.vocab_size)), nats)
+@pytest.mark.parametrize("text", ["This is no tale.", ""])
+def test_what_is_no_tale_is_left_as_it_is(text):
+    tokenizer = armdlab.load("tales").tokenizer
+    told, end = tokenizer.encode(text), tokenizer.end_of_text
+    for ids in ([*told, end], [*told, end, end], [*tokenizer.encode("It was "), *told]):
+        tokens = torch.tensor([ids])
+        none = SoftTargets(tokenizer)(tokens, GenerationOrder.left_to_right(len(ids)))
+        assert len(none.tokens) == len(none.chances) == 0
+        nats = torch.rand(tokens.shape)
+        assert torch.equal(none.expected(nats, torch.zeros(*tokens.shape, tokenizer.vocab_size)), nats)
+
+
+def test_each_row_has_the_targets_of_its_own_order():
+    tokenizer = armdlab.load("tales").tokenizer
+    tokens = Rows.encode(list(tales.tales(3, 6)), tokenizer, 160).pad(torch.arange(3))
+    order = GenerationOrder.shuffled(160, 160, batch_size=3, generator=seeded(2))
+    find = SoftTargets(tokenizer)
+    together = find(tokens, order)
+    for row in range(3):
+        alone, is_its = find(tokens[row : row + 1], order.rows(row, row + 1)), together.rows == row
+        assert torch.equal(together.positions[is_its], alone.positions)
+        assert torch.equal(together.tokens[is_its], alone.tokens)
+        assert torch.equal(together.chances[is_its], alone.chances)
+
+
+def grammar_of(folder, lists, cast, text):
+    story = f"plot all\n\nstory one\ncast\n{cast}\ntext\n  {text}\n"
+    (folder / "a_lists.txt").write_text(lists, encoding="utf-8")
+    (folder / "b_story.txt").write_text(story, encoding="utf-8")
+    return TaleGrammar(read(folder))
+
+
+def test_what_could_not_have_been_drawn_is_no_alternative_even_if_a_sum_hangs_on_it(tmp_path):
+    numbers = ["one", "two", "three", *["four", "five", "six", "seven", "eight", "nine"]]
+    lines = [f"  {word} | {i + 1} | {'few' if i < 3 else '-'}" for i, word in enumerate(numbers)]
+    lists = "list number\n  number (count) | value | tags\n" + "\n".join(lines) + "\n"
+    cast = "  p from few\n  q from few, not p\n  c is p + q\n  d is c - p"
+    source = grammar_of(tmp_path, lists, cast, "{p} and {q} make {c}, so {c} less {p} is {d}.")
+    choice, other = alternatives(source.read("one and three make four, so four less one is three.").telling)
+    assert (choice.name, choice.chances) == ("p", (0.5, 0.5))
+    assert told_otherwise("one and three make four, so four less one is three.", choice, 1 - choice.chosen) == (
+        "two and three make five, so five less two is three."
+    )
+    assert other.name == "q"
+
+
+def test_words_that_share_a_token_with_a_mark_are_left_as_they_are(tmp_path):
+    """'tom is cut into 't and om, 'cat into ' and cat: what is cut so has no alternatives, whichever word is there."""
+    lists = "list pet\n  pet (object)\n  tom\n  cat\n  dog\n  tin\n"
+    source = grammar_of(tmp_path, lists, "  pet from pet", "'{pet}' is a word, and {pet} a pet.")
+    texts = [tale.text for tale in source.enumerate()]
+    tokenizer = Tokenizer.train(texts, 300)
+    assert tokenizer.decode(tokenizer.encode("'tom")[:1]) == "'t"
+    tokens = Rows.encode(texts, tokenizer, 60).pad(torch.arange(4))
+    assert not len(SoftTargets(tokenizer, source)(tokens, GenerationOrder.left_to_right(60)).tokens)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_run_with_soft_targets_goes_on_as_if_it_had_never_stopped(tmp_path, bf16):
+    recipe = Recipe(corpus="tales:120", steps=4, length=400, vocab_size=400, n_layer=2, d_model=32, batch_size=2)
+    recipe = replace(recipe, soft_targets=True, unlikelihood=5.0, bf16=bf16)
+    whole = Session.begin(recipe, tmp_path / "whole")
+    losses = [step.loss for step in whole.training.run()]
+    part = Session.begin(recipe, tmp_path / "part")
+    first = [step.loss for step in itertools.islice(part.training.run(), 2)]
+    part.save()
+    rest = Session.resume(tmp_path / "part")
+    assert [*first, *[step.loss for step in rest.training.run()]] == losses
+    hard = Session.begin(replace(recipe, soft_targets=False), tmp_path / "hard")
+    assert next(hard.training.run()).loss == pytest.approx(losses[0], rel=1e-6)  # nats are reported as ever
+    with pytest.raises(ValueError, match="another text"):
+        hard.training.resume(tmp_path / "part")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +308,11 @@ def test_tales_in_one_row_are_each_looked_at_and_what_is_no_tale_is_left_as_it_i
         ),
         (
             {"layout": "running"},
-            "soft_targets=True needs whole tales, and layout='running' cuts them; take padded or packed",
+            "soft_targets=True needs rows of one whole tale each, and layout='running' makes others; take padded",
+        ),
+        (
+            {"layout": "packed"},
+            "soft_targets=True needs rows of one whole tale each, and layout='packed' makes others; take padded",
         ),
         (
             {"model": "mdlm"},

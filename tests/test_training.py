@@ -80,6 +80,20 @@ def test_unlikelihood_adds_the_chance_of_what_was_said_wherever_nats_are_paid(te
     assert float((added * is_paid).sum()) > 0.1
 
 
+def test_unlikelihood_weighs_as_much_of_itself_as_the_rate_is_of_its_top(monkeypatch):
+    weights = []
+
+    def spy(model, text, tokens, order, chance, unlikelihood):
+        weights.append(unlikelihood)
+        return nats_to_learn(model, text, tokens, order, chance, unlikelihood)
+
+    monkeypatch.setattr("armdlab.training.nats_to_learn", spy)
+    training = Training(small(vocab_size=60), ENDING, plan(20, unlikelihood=30.0))
+    list(training.run())
+    assert weights == [30.0 * training.plan.rate(step) / training.plan.learning_rate for step in range(20)]
+    assert max(weights) == 30.0 > 2 * min(weights)
+
+
 def test_a_model_that_is_trained_with_unlikelihood_leaves_less_to_what_was_said():
     """Texts in which no token comes twice, and all else is chance."""
     shuffled = torch.rand(200, 60, generator=seeded(0)).argsort(-1)[:, :8].flatten()

@@ -11,9 +11,9 @@
 Nothing here knows of heroes and kites; `armdlab.tales` is the door to the tales of the lab.
 """
 
-from armdlab.grammar.alternatives import Alternatives, alternatives
+from armdlab.grammar.alternatives import Alternatives, Span, alternatives
 from armdlab.grammar.loading import read
-from armdlab.grammar.readings import Choice, Derivation, Mention, Reading, Violation, read_text
+from armdlab.grammar.readings import Choice, Derivation, Mention, Reading, Telling, Violation, read_text
 from armdlab.grammar.values import Grammar, GrammarError
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "GrammarError",
     "Mention",
     "Reading",
+    "Span",
+    "Telling",
     "Violation",
     "alternatives",
     "read",

@@ -37,8 +37,8 @@ class Alternatives:
 def alternatives(telling: Telling) -> list[Alternatives]:
     """The choices of a tale that could have been others, each with what else it could have been.
 
-    Left out are the plot and the story, on which all else hangs, and wordings that differ by more than plain words: of
-    those the other choices would not stay.
+    Left out are the plot and the story, on which all else hangs, and wordings of which one is more than plain words:
+    with it other choices would go, or come.
 
     Args:
         telling: of a tale, as its `Reading` has it.
@@ -60,14 +60,14 @@ def _of_draw(draw: Draw, telling: Telling) -> Alternatives:
     weights = []
     for row in draw.support(values):
         world = {**values, draw.name: row}
-        for total in totals:
-            world[total.name] = total.row(world)
         weight = 1.0
         for heir in heirs:  # what was drawn after it must have been there to draw
             support = heir.support(world)
             weight *= (values[heir.name] in support) / max(1, len(support))
         if weight:
             weights.append(weight)
+            for total in totals:
+                world[total.name] = total.row(world)
             for name, rows in written.items():
                 rows.append(world[name])
     total_weight = sum(weights)

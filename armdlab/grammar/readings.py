@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -97,9 +97,9 @@ class Telling(NamedTuple):
     """How a tale is told: whose story it is, and where its words come from."""
 
     story: Story
-    values: dict[str, int]  # variable of the cast -> row
-    shown: list[Shown]
-    worded: list[Worded]
+    values: Mapping[str, int]  # variable of the cast -> row
+    shown: tuple[Shown, ...]
+    worded: tuple[Worded, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Reading:
     mentions: tuple[Mention, ...]
     violations: tuple[Violation, ...]
     parses: bool  # some story could be worded like this
-    telling: Telling | None  # of a tale of the language
+    telling: Telling | None = field(compare=False, repr=False)  # of a tale of the language
 
     @property
     def is_consistent(self) -> bool:
@@ -240,7 +240,7 @@ def _judge(text: str, story: Story | None, chosen: list[Choice], trail: tuple | 
 
     derivation = telling = None
     if not violations:
-        telling = Telling(story, values, shown, worded)
+        telling = Telling(story, values, tuple(shown), tuple(worded))
         for draw in story.draws:
             rows, row = draw.support(values), values[draw.name]
             chosen.append(Choice(draw.name, draw.names[row], 1 / len(rows), rows.index(row)))

@@ -272,6 +272,24 @@ for streams in (1, 2, 4):
     print(f"S = {streams}: of {N} tokens {int(rows.is_text(short).sum())} are text, {int(paid.sum())} are paid for")
 
 # %% [markdown]
+# ### What chance need not tell
+#
+# A tale shows *one* name of sixty, and a loss that learns from it pushes towards that one, down with all others. Only over many tales do
+# these pushes become the truth. But the grammar knows what else could have stood there, all other choices staying as they are:
+
+# %%
+from armdlab.grammar import alternatives
+
+for choice in alternatives(reading.telling):
+    if choice.name in ("weather", "friend", "there", "thing", "material"):
+        words = [choice.spans[0].forms[row] for row in choice.spans[0].rows]
+        print(f"{choice.name:8} {len(words):2}: {words[choice.chosen]}; it could be {', '.join(words[:3])}, ...")
+
+# %% [markdown]
+# Twelve things can be brown and made of leather; fifty-nine can be Theo's friend. A target that names them all, each with its chance, asks for the same in the mean, with less noise: replacing a draw by its expectation
+# is known as the *Rao-Blackwell* way. `armdlab train --soft-targets` does so for any order: what stands in earlier blocks is known, so a
+# name that is told before is none of the sixty. The model of tales that we ship was taught so at last. English has no such oracle.
+#
 # ## Recap
 #
 # Say it aloud: a tale is a list of choices, and its nats are the sum of theirs. The mean of these nats is the entropy, and no
