@@ -54,7 +54,7 @@ lesson_figures.bars(nats, title="What a tale costs", x="nats a tale", levels=tru
 # %% [markdown]
 # Each ARMD bar took one pass over the sixteen tales, and is exact. The MDLM bar took sixteen passes, and is an estimate of an
 # upper bound. (It was trained for fewer steps than the other two; in the tables of the [README](../README.md) MDLM
-# has ten times the steps of ARMD. And sixteen tales are few: on 400 ARMD left to right and AR pay the same, to 0.02 nats.) What these words mean is the
+# has ten times the steps of ARMD. And sixteen tales are few: on 400 ARMD left to right and AR pay the same, to 0.03 nats.) What these words mean is the
 # subject of this lesson.
 #
 # ## 1. One pass, every term
