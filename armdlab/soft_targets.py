@@ -63,6 +63,8 @@ class SoftTargets:
     Args:
         tokenizer: what cut the tales into tokens.
         grammar: the source of the tales; the lab's own if None.
+
+    Source: Blackwell, Conditional Expectation and Unbiased Sequential Estimation, 1947.
     """
 
     def __init__(self, tokenizer: Tokenizer, grammar: TaleGrammar | None = None) -> None:
