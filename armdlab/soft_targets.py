@@ -48,9 +48,8 @@ class Targets:
         at = self.rows, self.positions
         costs = -self.chances * log_chances[(*at, self.tokens)]
         means = torch.zeros_like(nats).index_put(at, costs, accumulate=True)
-        is_named = torch.zeros_like(nats, dtype=torch.bool)
-        is_named[at] = True
-        return torch.where(is_named, means, nats)
+        named = torch.zeros_like(nats).index_put(at, self.chances, accumulate=True)
+        return torch.where(named > 0, means, nats)
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""

@@ -71,6 +71,7 @@ from armdlab.masks import ALL_VISIBLE
 from armdlab.engine import Engine
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.objectives import diffusion_bound, nll
+from armdlab.soft_targets import Targets
 from armdlab.steps import Writing
 from armdlab.widgets.leak_detector import movement
 
@@ -127,6 +128,11 @@ for cls in (AR, ARMD):
             loss = nll(model, tokens, order)
             assert loss.device.type == "fakegpu", loss.device
             loss.backward()
+        log_chances, at = model(tokens, orders[0]).log_softmax(-1), torch.zeros(3, dtype=torch.int64)
+        targets = Targets(at, at, at, torch.ones(3)).to(tokens.device)
+        costs = targets.expected(-log_chances[..., 0], log_chances)
+        assert costs.device.type == "fakegpu", costs.device
+        costs.sum().backward()
         optimizer = torch.optim.AdamW(model.parameters())
         optimizer.step()
         engine = Engine.of(model)
