@@ -283,7 +283,8 @@ from armdlab.grammar import alternatives
 for choice in alternatives(reading.telling):
     if choice.name in ("weather", "friend", "there", "thing", "material"):
         words = [choice.spans[0].forms[row] for row in choice.spans[0].rows]
-        print(f"{choice.name:8} {len(words):2}: {words[choice.chosen]}; it could be {', '.join(words[:3])}, ...")
+        said, others = words[choice.chosen], ", ".join(words[:3])
+        print(f"{choice.name:8} {len(words):2}: {said}; it could be {others}, ...")
 
 # %% [markdown]
 # Twelve things can be brown and made of leather; fifty-nine can be Theo's friend. A target that names them all, each with its chance, asks for the same in the mean, with less noise: replacing a draw by its expectation
