@@ -133,7 +133,9 @@ def usual_layout(corpus: str) -> str:
 
 
 def refuse_soft_targets(corpus: str, layout: str | None) -> None:
-    """Refuse what nobody knows: what else could stand in other texts than tales, or in a row whose tales were chosen.
+    """Refuse soft targets where nobody knows them: in other texts than tales, and in rows of other than one whole tale.
+
+    Which tales a packed row holds depends on how long they are, so none of them could have been another alone.
 
     Raises:
         ValueError: if the corpus is no tales, or a row does not hold one whole tale.

@@ -105,8 +105,9 @@ class SoftTargets:
         again, starts = self.tokenizer.encode_with_starts(text)
         if telling is None or again != tale:
             return  # no tale, or cut into tokens otherwise than the forms of an alternative are
+        bounds = np.array([*starts, len(text)])
         for choice in alternatives(telling):
-            laid = self._lay(choice, text, np.array([*starts, len(text)]))
+            laid = self._lay(choice, text, bounds)
             if laid is not None:
                 yield laid
 
@@ -175,11 +176,12 @@ class _Choice:
         """
         when = made[self.at]
         is_known = when[:, None] > when  # (K, K): at k, what stands at j
-        could_be = ~((self.tokens != self.tokens[self.chosen]) @ is_known.T)  # (R, K)
+        differs = self.tokens != self.tokens[self.chosen]  # (R, K)
+        could_be = ~(differs @ is_known.T)
         fits_before = np.logical_and.accumulate(self.fits, 1)
         fits_before = np.hstack([np.ones_like(fits_before[:, :1]), fits_before])  # the first mention has none before it
         could_be &= np.where(sees_behind[self.at], self.fits.all(1, keepdims=True), fits_before[:, self.mention])
         shares = self.chances[:, None] * could_be
         has_ended = (could_be & (self.tokens < 0)).any(0)  # then the next words count too, which are not known here
-        could_differ = (could_be & (self.tokens != self.tokens[self.chosen])).any(0)
+        could_differ = (could_be & differs).any(0)
         return shares / shares.sum(0) * (self.is_own & ~has_ended & could_differ)

@@ -257,7 +257,7 @@ def grammar_of(folder, lists, cast, text):
 
 
 def test_what_could_not_have_been_drawn_is_no_alternative_even_if_a_sum_hangs_on_it(tmp_path):
-    numbers = ["one", "two", "three", *["four", "five", "six", "seven", "eight", "nine"]]
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     lines = [f"  {word} | {i + 1} | {'few' if i < 3 else '-'}" for i, word in enumerate(numbers)]
     lists = "list number\n  number (count) | value | tags\n" + "\n".join(lines) + "\n"
     cast = "  p from few\n  q from few, not p\n  c is p + q\n  d is c - p"

@@ -37,8 +37,8 @@ class Alternatives:
 def alternatives(telling: Telling) -> list[Alternatives]:
     """The choices of a tale that could have been others, each with what else it could have been.
 
-    Left out are the plot and the story, on which all else hangs, and wordings of which one is more than plain words:
-    with it other choices would go, or come.
+    Left out are the plot and the story, on which all else hangs, and wordings of which one is more than plain words,
+    for it may hold choices of its own.
 
     Args:
         telling: of a tale, as its `Reading` has it.
