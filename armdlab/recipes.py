@@ -64,7 +64,7 @@ class Recipe:
         weight_decay: on matrices.
         beta2: share of AdamW's second moment that a step keeps; 0.999 for long runs.
         soft_targets: whether all that the grammar of tales could have said is learnt; for "armd" and "ar".
-        unlikelihood: weight in the loss, falling with the rate, of tokens said before; for "armd" and "ar".
+        unlikelihood: weight in the loss, falling with the rate to a tenth, of tokens said before; for "armd" and "ar".
         bf16: whether to compute in bfloat16.
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.

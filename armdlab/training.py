@@ -54,8 +54,8 @@ class Plan:
         beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
             small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
             (tests/benchmarks/README.md).
-        unlikelihood: weight of `objectives.chance_of_said` in the loss, scaled as the learning rate is: all of it at
-            `learning_rate`; 0 for none. Not for masked diffusion.
+        unlikelihood: weight of `objectives.chance_of_said` in the loss: all of it at `learning_rate`, falling as the
+            rate falls, to a tenth; 0 for none. Not for masked diffusion.
         clip: largest norm of the gradient.
         seed: of batches and dropout.
         bf16: whether to compute in bfloat16 (weights stay in float32).
@@ -121,6 +121,14 @@ class Plan:
             return top * (step - first + 1) / rising
         progress = (step - first - rising) / max(1, n - rising)
         return top * (self.cool_down + (1 - self.cool_down) * (1 + math.cos(math.pi * progress)) / 2)
+
+    def weight_of_unlikelihood(self, step: int) -> float:
+        """What a step's `objectives.chance_of_said` weighs in the loss; it falls with the rate, to a tenth.
+
+        All of it at low rates would cost nats that the end of a run should win; none at all would give back what it
+        has taught (tests/benchmarks/README.md).
+        """
+        return self.unlikelihood * max(0.1, self.rate(step) / self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -202,7 +210,7 @@ class Training:
         self.model.train()
         self._forget_gradients()  # an interrupted step may have left some behind
         device = self.accelerator.device
-        unlikelihood = self.plan.unlikelihood * self.plan.rate(self.step) / self.plan.learning_rate
+        unlikelihood = self.plan.weight_of_unlikelihood(self.step)
         chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
         torch.manual_seed(dropout.initial_seed())
         for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):

@@ -56,7 +56,7 @@ def train(
     ] = False,
     unlikelihood: Annotated[
         float,
-        typer.Option(help="Weight in the loss, falling with the rate, of tokens said before, at draws from many."),
+        typer.Option(help="Weight in the loss, falling with the rate to a tenth, of tokens said before."),
     ] = 0.0,
     precision: Annotated[str, typer.Option(help="float32, bf16, or auto: the faster in a rehearsal.")] = "auto",
     rho: Annotated[int | None, typer.Option(help="Shuffled tokens at the end of the ramp; N/32 if left out.")] = None,

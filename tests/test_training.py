@@ -80,7 +80,7 @@ def test_unlikelihood_adds_the_chance_of_what_was_said_wherever_nats_are_paid(te
     assert float((added * is_paid).sum()) > 0.1
 
 
-def test_unlikelihood_weighs_as_much_of_itself_as_the_rate_is_of_its_top(monkeypatch):
+def test_unlikelihood_weighs_as_much_of_itself_as_the_rate_is_of_its_top_down_to_a_tenth(monkeypatch):
     weights = []
 
     def spy(model, text, tokens, order, chance, unlikelihood):
@@ -88,10 +88,13 @@ def test_unlikelihood_weighs_as_much_of_itself_as_the_rate_is_of_its_top(monkeyp
         return nats_to_learn(model, text, tokens, order, chance, unlikelihood)
 
     monkeypatch.setattr("armdlab.training.nats_to_learn", spy)
-    training = Training(small(vocab_size=60), ENDING, plan(20, unlikelihood=30.0))
+    training = Training(small(vocab_size=60), ENDING, plan(20, unlikelihood=30.0, cool_down=0.0))
     list(training.run())
-    assert weights == [30.0 * training.plan.rate(step) / training.plan.learning_rate for step in range(20)]
-    assert max(weights) == 30.0 > 2 * min(weights)
+    shares = [training.plan.rate(step) / training.plan.learning_rate for step in range(20)]
+    assert weights == [30.0 * max(0.1, share) for share in shares]
+    assert max(weights) == 30.0
+    assert min(shares) < 0.1
+    assert min(weights) == 3.0
 
 
 def test_a_model_that_is_trained_with_unlikelihood_leaves_less_to_what_was_said():
