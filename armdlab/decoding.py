@@ -19,7 +19,7 @@ from armdlab.capture import FixedSteps
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
-from armdlab.model import ARMD, Transformer
+from armdlab.model import ARMD, CHUNK, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.speculative import verified_steps
@@ -196,15 +196,18 @@ def _walk(
     order = order.to(device)
     made = order.to_generation_order(tokens.to(device))  # in generation order from here on
     cache, writing = engine.new_cache(len(tokens), order.length), Writing(tokens.to(device), end)
-    fixed = FixedSteps(engine, cache, [call.sizes for call in calls if call.masks is ALL_VISIBLE])
+    fixed = FixedSteps(engine, cache, [call.sizes for call in calls if call.sees_all])
     for call in calls:
+        if call.ranks is None:
+            tokens_at, target_at = (order.positions[..., ranks] for ranks in (call.evidence, call.targets))
+            engine.hidden(made[:, call.evidence], tokens_at, target_at, call.masks().to(device), cache)
+            continue
         evidence_at, target_at = (writing.of(order.positions)[..., ranks] for ranks in (call.evidence, call.targets))
-        step = fixed.get(call.sizes) if call.masks is ALL_VISIBLE else None
+        step = fixed.get(call.sizes) if call.sees_all else None
         if step:
             logits = step(made[:, call.evidence], evidence_at, target_at)[:, call.rows]
         else:
-            masks = call.masks if call.masks is ALL_VISIBLE else call.masks.to(device)
-            hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, masks, cache)
+            hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, call.masks().to(device), cache)
             logits = engine.head(hidden[:, call.rows])
         chosen, log_probs = choose(logits, made[:, call.ranks] if call.some_given else None)
         made[:, call.ranks] = chosen
@@ -299,10 +302,19 @@ class _Call:
 
     evidence: slice
     targets: slice
-    ranks: slice | Tensor  # those that are wanted
-    rows: slice | Tensor  # where they stand among the targets
+    ranks: slice | Tensor | None  # those that are wanted; None where what is given is only read
+    rows: slice | Tensor | None  # where they stand among the targets
     some_given: bool  # whether a row of the batch knows one of them
-    masks: Masks
+    sees: Masks | tuple[Tensor, Tensor, int, int]  # masks; or, as long prompts need large ones, what they are made from
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether nothing is hidden from any row, as in nearly all calls."""
+        return self.sees is ALL_VISIBLE
+
+    def masks(self) -> Masks:
+        """Who may see whom."""
+        return self.sees if isinstance(self.sees, Masks) else Masks.between(*self.sees)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -313,8 +325,9 @@ class _Call:
 def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:
     """Lay out the calls of a run before it starts, so that its loop decides nothing.
 
-    A block that is given whole costs no call: its rows ride along with the next block that is not. Evidence lags one
-    block behind the targets, because a block becomes evidence only when its tokens are known.
+    A block that is given whole costs no call: its rows ride along with the next block that is not. Where much is given
+    it is read `CHUNK` tokens at a time, so that no mask or kernel grows with its square. Evidence lags one block behind
+    the targets, because a block becomes evidence only when its tokens are known.
 
     Args:
         order: on the CPU, `blocks` (N,).
@@ -324,27 +337,30 @@ def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:
     sizes = torch.bincount(order.blocks).tolist()
     stops = torch.tensor(sizes).cumsum(0).tolist()
     wanted = ~is_given.all(0)  # a rank that only some rows know is decoded, and theirs is put back
+    last = int(wanted.nonzero().max()) if wanted.any() else -1
     for size, stop in zip(sizes, stops, strict=True):
         start = stop - size
         ranks = wanted[start:stop].nonzero().squeeze(-1) + start
-        if not len(ranks):
+        if not len(ranks) and (stop - targeted < CHUNK or stop > last):
             continue
         if targeted == start:
-            masks = ALL_VISIBLE  # one block after all that is known
+            sees = ALL_VISIBLE  # one block after all that is known
         elif targeted == 0 and stop == len(set(order.blocks[:stop].tolist())):
-            masks = PLAIN_CAUSAL
+            sees = PLAIN_CAUSAL
         else:
             evidence = order.blocks[fed:start]
             if targeted == 0:
                 evidence = torch.cat([torch.tensor([-1]), evidence])  # BOS comes in with the first call
             cached = fed + 1 if targeted else 0
-            masks = Masks.between(evidence, order.blocks[targeted:stop], cached, targeted)
+            sees = evidence, order.blocks[targeted:stop], cached, targeted
         some_given = bool(is_given[:, ranks].any())
-        if len(ranks) == size:
+        if not len(ranks):
+            ranks = rows = None
+        elif len(ranks) == size:
             ranks, rows = slice(start, stop), slice(start - targeted, stop - targeted)
         else:
             rows = ranks - targeted
-        yield _Call(slice(fed, start), slice(targeted, stop), ranks, rows, some_given, masks)
+        yield _Call(slice(fed, start), slice(targeted, stop), ranks, rows, some_given, sees)
         targeted, fed = stop, start
 
 

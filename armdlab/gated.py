@@ -16,6 +16,7 @@ from torch import Tensor
 
 from armdlab.engine import ARMDEngine, KVCache, Trial
 from armdlab.masks import Mask, Masks
+from armdlab.model import CHUNK
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.steps import DecodeStep, Writing, seconds_since
@@ -182,13 +183,16 @@ def _lanes(to_write: Tensor, streams: int) -> Tensor:
 
 def _read(engine: ARMDEngine, text: Tensor, read_first: Tensor, cache: KVCache) -> None:
     """BOS and all given tokens but the last, which the first step reads; and the rows G of all of them."""
-    n, device = len(read_first), text.device
-    triangle = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-    columns = torch.zeros(2, n, cache.n_slots, dtype=torch.bool, device=device)
-    x_slots = F.pad(read_first[:-1] + 1, (1, 0))
-    columns[0][:, x_slots], columns[1][:, read_first] = triangle, triangle
-    masks = Masks(Mask(columns[0]), Mask(columns[0]), Mask(columns[1]))
-    B = len(text)
-    trial = Trial(x_slots.expand(B, -1), read_first.expand(B, -1), with_bos=True, sees=triangle)
-    engine.hidden(text[:, read_first[:-1]], read_first[:-1], read_first, masks, cache, trial)
-    cache.commit()
+    B, n, device = len(text), len(read_first), text.device
+    x_slots, ranks = F.pad(read_first[:-1] + 1, (1, 0)), torch.arange(n, device=device)
+    for start in range(0, n, CHUNK):
+        stop = min(start + CHUNK, n)
+        sees = ranks[:stop] <= ranks[start:stop].unsqueeze(-1)
+        columns = torch.zeros(2, stop - start, cache.n_slots, dtype=torch.bool, device=device)
+        columns[0][:, x_slots[:stop]], columns[1][:, read_first[:stop]] = sees, sees
+        masks = Masks(Mask(columns[0]), Mask(columns[0]), Mask(columns[1]))
+        slots = (each[start:stop].expand(B, -1) for each in (x_slots, read_first))
+        trial = Trial(*slots, with_bos=start == 0, sees=sees[:, start:])
+        read = read_first[max(start - 1, 0) : stop - 1]
+        engine.hidden(text[:, read], read, read_first[start:stop], masks, cache, trial)
+        cache.commit()

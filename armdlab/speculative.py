@@ -18,6 +18,7 @@ from torch import Tensor
 
 from armdlab.engine import ARMDEngine, Trial
 from armdlab.masks import Mask, Masks
+from armdlab.model import CHUNK
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.steps import DecodeStep, Writing, seconds_since
@@ -146,14 +147,20 @@ class _State:
     def begin(self, choose: Sampler, watch: Callable[[Judgement], None] | None = None) -> Made:
         """The first call: read what all rows know from the start, draw one token, draft on."""
         W, known, device = self.W, int(self.frontier[0]), self.at.device
-        rows = torch.arange(known + W, device=device)
-        sees = torch.arange(known + 1, device=device) <= rows.unsqueeze(-1)
-        siblings = rows <= rows.masked_fill(rows > known, known + W - 1).unsqueeze(-1)
-        trial = Trial(slice(0, known + 1), slice(0, known + W), with_bos=True, sees=sees.to(self.engine.device))
-        x, x_at, g_at = self.made[:, :known], self.at[:, :known], self.at[:, : known + W]
-        hidden = self._hidden(x, x_at, g_at, (sees[: known + 1], sees, siblings), trial)
-        self.cache.commit()
-        return self._settle(self.engine.head(hidden[:, known:]), choose, watch)
+        ranks = torch.arange(known + W, device=device)
+        for start in range(0, max(known, 1), CHUNK):  # X slot s holds rank s - 1, G slot s holds rank s
+            is_last = start + CHUNK >= known
+            x_stop, g_stop = (known + 1, known + W) if is_last else (start + CHUNK, start + CHUNK)
+            rows = ranks[start:g_stop].unsqueeze(-1)
+            sees = torch.arange(x_stop, device=device) <= rows
+            siblings = ranks[:g_stop] <= rows.masked_fill(rows > known, known + W - 1)
+            new = sees[:, start:].to(self.engine.device)
+            trial = Trial(slice(start, x_stop), slice(start, g_stop), with_bos=start == 0, sees=new)
+            read = slice(max(start - 1, 0), x_stop - 1)
+            x, x_at, g_at = self.made[:, read], self.at[:, read], self.at[:, start:g_stop]
+            hidden = self._hidden(x, x_at, g_at, (sees[: x_stop - start], sees, siblings), trial)
+            self.cache.commit()
+        return self._settle(self.engine.head(hidden[:, -W:]), choose, watch)
 
     def judge(self, choose: Sampler, watch: Callable[[Judgement], None] | None = None) -> Made:
         """Every further call: judge the drafts, keep what passes, draw one token, draft on."""

@@ -25,8 +25,8 @@ LAYERS = {
     "packing": {"model"},
     "engine": {"orders", "masks", "model", "baselines", "packing"},
     "capture": {"masks", "engine"},
-    "speculative": {"orders", "masks", "engine", "sampling", "steps"},
-    "gated": {"orders", "masks", "engine", "sampling", "steps"},
+    "speculative": {"orders", "masks", "model", "engine", "sampling", "steps"},
+    "gated": {"orders", "masks", "model", "engine", "sampling", "steps"},
     "sampling": {"orders"},
     "steps": {"orders"},
     "decoding": {
