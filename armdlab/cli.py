@@ -279,18 +279,20 @@ def bench(
 
         armdlab bench decoding speed --length 256 --only armd ar gpt2
     """
-    scripts = {path.stem: path for path in sorted(BENCHMARKS.glob("*.py"))}
+    found = {path: path.read_text(encoding="utf-8") for path in sorted(BENCHMARKS.glob("*.py"))}
+    scripts = {path.stem: path for path, text in found.items() if "__main__" in text}  # the others serve them
     if not scripts:
         raise ValueError(
             f"{BENCHMARKS} holds no benchmarks: they come with the repository; run this from a clone of it"
         )
     if name is None:
-        for found, path in scripts.items():
-            print(f"{found:14} {path.read_text(encoding='utf-8').splitlines()[0].strip(chr(34))}")
+        for stem, path in scripts.items():
+            print(f"{stem:14} {found[path].splitlines()[0].strip(chr(34))}")
         return
     if name not in scripts:
         raise ValueError(f"name={name!r} is no benchmark; choose {', '.join(scripts)}")
     sys.argv = [str(scripts[name]), *(arguments or [])]
+    sys.path.insert(0, str(BENCHMARKS))  # as Python does for a script
     runpy.run_path(str(scripts[name]), run_name="__main__")
 
 

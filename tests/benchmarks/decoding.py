@@ -5,37 +5,46 @@
     python tests/benchmarks/decoding.py layouts                               # products of a layer, 1 to 32 rows
     python tests/benchmarks/decoding.py growth                                # seconds a step against the length
     python tests/benchmarks/decoding.py memory                                # peak against weights and cache
-    python tests/benchmarks/decoding.py quality --picture front.png           # shipped tales models: errors and seconds
+    python tests/benchmarks/decoding.py quality --picture front.png           # shipped tales: errors, calls, seconds
     python tests/benchmarks/decoding.py profile                               # where a step's time goes
 
 Every row writes a whole text, logits, sampling and bookkeeping included. Rows take turns, the first turn is dropped,
-and medians of the others count; ratios are medians of the ratios within a turn. Threads are fixed. Seconds are those
-that the processor worked for this process: what other programs do meanwhile costs it its caches, but no seconds.
+and medians of the others count; ratios are medians of the ratios within a turn. Threads are fixed. One thread of a CPU
+is timed by what the processor worked for this process: what other programs do meanwhile costs it its caches, but no
+seconds. With more threads, and on the accelerator of `--device`, seconds are those that pass until all is done.
 All models have the same layers, width, vocabulary and length. Their weights are rounded to half precision first, as a
-shipped checkpoint's are; products are float32, or with `--precision half` what that means on this device, and then
-transformers computes in bfloat16 too. `--json` adds to the rows of a file, so that a table can be made in slices.
+shipped checkpoint's are; products are float32, or with `--precision half` what that means on this device, and
+transformers computes in the same. `--json` adds to the rows of a file, so that a table can be made in slices: a row
+takes the place of the one of its name and settings.
 """
 
 import argparse
 import functools
-import json
-import platform
 import statistics
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from decoding_limit import Call, bytes_of_a_weight, one_by_one, watched, work
+from records import add_to, settings
+from timing import clock_of, machine, take_turns, times_as_fast
+from torch.profiler import ProfilerActivity
 
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.curriculum import seeded
+from armdlab.orders import UNKNOWN
 from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
-from armdlab.table_figures import front
+from armdlab.sampling import Sampler
+from armdlab.speculative import verified_steps
+from armdlab.table_figures import against_calls, front
+from armdlab.trained import fastest_device
 
 STREAMS = (1, 2, 4, 8, 16)
-clock = time.process_time
+PEER = "transformers GPT-2, dynamic cache"
 
 
 def models(args):
@@ -43,25 +52,43 @@ def models(args):
     torch.manual_seed(0)
     config = ARMDConfig(args.vocab, args.length, n_layer=args.layers, n_head=8, d_model=args.width)
     made = {"armd": ARMD(config), "ar": AR(config), "mdlm": MDLM(config), "block": BlockDiffusion(config, 16)}
-    return {name: model.half().float().eval() for name, model in made.items()}
+    return {name: model.half().float().eval().to(args.device) for name, model in made.items()}
 
 
-def gpt2(args):
-    """The same size in `transformers`."""
+def gpt2(args, dtype):
+    """The same size in `transformers`, with weights and products of a dtype."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     size = {"vocab_size": args.vocab, "n_positions": args.length, "n_embd": args.width, "n_layer": args.layers}
     config = GPT2Config(**size, n_head=8, bos_token_id=0, eos_token_id=None, pad_token_id=0)
-    peer = GPT2LMHeadModel(config).half().float().eval()
-    return peer.bfloat16() if args.precision == "half" else peer
+    return GPT2LMHeadModel(config).half().float().eval().to(args.device, dtype)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What writes the texts of a row: a function, its network calls, and its numbers.
+
+    Args:
+        write: the whole batch, once.
+        calls: that it makes.
+        dtype: of products, and of keys and values in the cache.
+        weight_bytes: that a weight takes.
+    """
+
+    write: Callable[[], object]
+    calls: list[Call]
+    dtype: torch.dtype
+    weight_bytes: int
 
 
 def rows(args):
-    """Name -> (a function that writes texts, network calls of it)."""
+    """Name -> its `Job`."""
     N, B = args.length, args.batch
     found, by_name = {}, models(args)
     if "gpt2" in args.only:
-        peer, start = gpt2(args), torch.zeros(B, 1, dtype=torch.int64)
+        dtype = best_dtype(by_name["ar"], args.precision)
+        peer, start = gpt2(args, dtype), torch.zeros(B, 1, dtype=torch.int64, device=args.device)
+        needs = one_by_one(N - 1, args.layers, B), dtype, dtype.itemsize
         how = {
             "attention_mask": torch.ones_like(start),
             "max_new_tokens": N - 1,
@@ -69,109 +96,68 @@ def rows(args):
             "do_sample": True,
             "top_k": 0,
         }
-        found["transformers GPT-2, dynamic cache"] = (lambda: peer.generate(start, **how), N - 1)
         static = how | {"cache_implementation": "static", "disable_compile": True}
-        found["transformers GPT-2, static cache"] = (lambda: peer.generate(start, **static), N - 1)
+        found[PEER] = Job(lambda: peer.generate(start, **how), *needs)
+        found["transformers GPT-2, static cache"] = Job(lambda: peer.generate(start, **static), *needs)
 
-    def row(name, label, n_calls, **how):
+    def row(name, label, **how):
         engine = Engine.of(by_name[name], args.precision)
-        found[label] = (lambda: generate(engine, length=N, batch_size=B, seed=0, **how), n_calls)
+
+        def write():
+            return generate(engine, length=N, batch_size=B, seed=0, **how)
+
+        found[label] = Job(write, watched(engine, write), engine.dtype, bytes_of_a_weight(engine))
 
     if "ar" in args.only:
-        row("ar", "AR", N)
+        row("ar", "AR")
     if "armd" in args.only:
         for S in (s for s in STREAMS if s in args.streams):
-            row("armd", f"ARMD, S = {S}", S + N // S - 1, streams=S)
+            row("armd", f"ARMD, S = {S}", streams=S)
     # of a model that was not taught, drafts nearly all pass: this is the most that verifying can win
     for only, label, way in (("verified", "verified", {"verify": True}), ("gated", "gate open", {"gate": Gate(0.0)})):
         for S in (s for s in (2, 4, 8, 16) if only in args.only and s in args.streams):
-            n_calls = sum(1 for _ in decode_steps(by_name["armd"], length=N, batch_size=B, seed=0, streams=S, **way))
-            row("armd", f"ARMD, S = {S}, {label}", n_calls, streams=S, **way)
+            row("armd", f"ARMD, S = {S}, {label}", streams=S, **way)
     if "mdlm" in args.only:
         for steps in (S + N // S - 1 for S in (16, 8, 4)):
             order = GenerationOrder.masking_process(N, steps, generator=seeded(0))
-            row("mdlm", f"MDLM, {steps} steps", order.n_blocks, order=order)
+            row("mdlm", f"MDLM, {steps} steps", order=order)
     if "block" in args.only:
         orders = [GenerationOrder.masking_process(16, 8, generator=seeded(i)) for i in range(N // 16)]
         positions = torch.cat([order.positions + 16 * i for i, order in enumerate(orders)])
         counts = torch.cat([torch.bincount(order.blocks) for order in orders])
         order = GenerationOrder(positions, torch.arange(len(counts)).repeat_interleave(counts))
-        row("block", "block diffusion, blocks of 16 in 8 steps", order.n_blocks, order=order)
+        row("block", "block diffusion, blocks of 16 in 8 steps", order=order)
     return found
 
 
-def take_turns(jobs, repeats):
-    """Seconds of every job in every turn; a turn before them warms up."""
-    seconds = {name: [] for name in jobs}
-    for turn in range(repeats + 1):
-        for name, job in jobs.items():
-            started = clock()
-            job()
-            if turn:
-                seconds[name].append(clock() - started)
-    return seconds
-
-
-def times_as_fast(seconds, name, base):
-    """Median over the turns of how often job `name` is done in the time of `base`; None without it."""
-    if base not in seconds:
-        return None
-    return statistics.median(b / t for b, t in zip(seconds[base], seconds[name], strict=True))
-
-
-@functools.cache
-def machine(dtype=torch.float32):
-    """Bytes a second that a product with one row streams, and operations a second of a large product of a dtype."""
-    many, row = torch.randn(64 * 2**20 // 4096, 1024), torch.randn(1024)
-    large = torch.randn(1024, 1024, dtype=dtype)
-    taken = take_turns({"stream": lambda: many @ row, "peak": lambda: large @ large}, 9)
-    return many.numel() * 4 / min(taken["stream"]), 2 * 1024**3 / min(taken["peak"])
-
-
-def limit(args, name, n_calls):
-    """Seconds that weights, caches and products of a row need at the least.
-
-    Weights are read once a call (2 bytes each: half precision), keys and values up to the present one; a product of R
-    rows with P weights takes 2 R P operations. Whichever takes longer counts.
-    """
-    stream, peak = machine(best_dtype(AR(ARMDConfig(1, 1)), args.precision))
-    N, B, L, D = args.length, args.batch, args.layers, args.width
-    layer, head = 12 * D * D, D * args.vocab
-    if name.startswith("ARMD"):
-        two = max(1, L // 2)
-        rows_of_layers = (
-            2 * (two - 1) + 1 + 1 / 3 + (L - two)
-        ) * N  # X of the last two-stream layer: keys, values only
-        cached = n_calls * B * L * 2 * D * 4 * N / 2
-    elif name.startswith(("MDLM", "block")):
-        rows_of_layers = L * n_calls * (N if name.startswith("MDLM") else 16)
-        cached = n_calls * B * L * 2 * D * 4 * (N if name.startswith("MDLM") else N / 2)
-    else:
-        rows_of_layers, cached = L * N, n_calls * B * L * 2 * D * 4 * N / 2
-    bytes_read = n_calls * (L * layer + head) * 2 + cached
-    operations = 2 * B * (rows_of_layers * layer + N * head)
-    return max(bytes_read / stream, operations / peak)
-
-
 def speed(args):
-    """Tokens a second of every row, and how far it is from the limit."""
+    """Tokens a second of every row, and how far it is from the limit.
+
+    The limit is the time that weights and caches need at the bandwidth of this machine, or products at its peak,
+    whichever is longer (see `decoding_limit`).
+    """
     jobs = rows(args)
-    seconds = take_turns({name: job for name, (job, _) in jobs.items()}, args.repeats)
+    seconds = take_turns({name: job.write for name, job in jobs.items()}, args.repeats, clock(args))
     print(f"\nN = {args.length}, batch {args.batch}, {args.layers} layers, width {args.width}, V = {args.vocab}")
     print(
         f"{'':42}{'calls':>7}{'ms/text':>10}{'us/call':>9}{'tokens/s':>10}{'x GPT-2':>9}{'x own S=1':>10}{'x limit':>9}"
     )
     found = []
-    for name, (_, n_calls) in jobs.items():
-        taken = statistics.median(seconds[name])
+    for name, job in jobs.items():
+        taken, n_calls = statistics.median(seconds[name]), len(job.calls)
+        sizes = {"weight_bytes": job.weight_bytes, "cache_bytes": job.dtype.itemsize}
+        n_bytes, n_operations = work(job.calls, width=args.width, vocab=args.vocab, **sizes)
+        stream, peak = machine(args.device, args.threads, job.dtype)
         facts = {
             "row": name,
             "calls": n_calls,
             "seconds": taken,
             "tokens_per_second": args.length * args.batch / taken,
-            "over_gpt2": times_as_fast(seconds, name, "transformers GPT-2, dynamic cache"),
+            "over_gpt2": times_as_fast(seconds, name, PEER),
             "over_own_sequential": times_as_fast(seconds, name, "ARMD, S = 1") if name.startswith("ARMD") else None,
-            "over_limit": taken / limit(args, name, n_calls),
+            "bytes": n_bytes,
+            "operations": n_operations,
+            "over_limit": taken / max(n_bytes / stream, n_operations / peak),
         }
         found.append(facts)
         shown = [f"{v:.2f}" if v else "" for v in (facts["over_gpt2"], facts["over_own_sequential"])]
@@ -181,6 +167,11 @@ def speed(args):
             flush=True,
         )
     return found
+
+
+def clock(args):
+    """What tells seconds on the device and threads that were asked for."""
+    return clock_of(args.device, args.threads)
 
 
 def layouts(args):
@@ -202,7 +193,8 @@ def layouts(args):
                 w(y) for layer in packed for w, y in zip(layer, x, strict=True)
             ]
     with torch.no_grad():
-        taken = {kind: statistics.median(seconds) / 6 for kind, seconds in take_turns(jobs, 20 * args.repeats).items()}
+        turns = take_turns(jobs, 20 * args.repeats, clock(args))
+    taken = {kind: statistics.median(seconds) / 6 for kind, seconds in turns.items()}
     print(f"{'us of a layer, by rows':28}" + "".join(f"{n:8d}" for n in counts))
     for dtype, layout in kinds:
         row = {"row": f"{str(dtype)[6:]}, {layout}", **{str(n): 1e6 * taken[dtype, layout, n] for n in counts}}
@@ -215,12 +207,12 @@ def growth(args):
     """Milliseconds a step at a cache of n slots: a straight line, and the slope that reading the cache alone has."""
     args.length = 4096
     engine, points = Engine.of(models(args)["armd"], args.precision), []
-    per_slot = {}
+    per_slot, now = {}, clock(args)
     for S in (1, 8):
-        marks, last = {}, clock()
-        for number, _ in enumerate(decode_steps(engine, length=4096, streams=S, seed=0)):
-            marks.setdefault(number * S // 256, []).append(clock() - last)
-            last = clock()
+        marks, last = {}, now()
+        for number, _ in enumerate(decode_steps(engine, length=4096, streams=S, batch_size=args.batch, seed=0)):
+            marks.setdefault(number * S // 256, []).append(now() - last)
+            last = now()
         points = [(256 * (i + 0.5), 1000 * statistics.median(v)) for i, v in marks.items() if len(v) > 8]
         n = torch.tensor([p[0] for p in points], dtype=torch.float64)
         t = torch.tensor([p[1] for p in points], dtype=torch.float64)
@@ -228,8 +220,8 @@ def growth(args):
         start, slope = torch.linalg.lstsq(design, t.unsqueeze(1)).solution.flatten().tolist()
         left = float((t - design @ torch.tensor([start, slope], dtype=torch.float64)).abs().max())
         per_slot[S] = {"start_ms": start, "us_per_slot": 1000 * slope, "largest_residual_ms": left, "points": points}
-        bandwidth = machine()[0]
-        least = 1e6 * args.layers * 2 * args.width * 4 / bandwidth
+        bandwidth = machine(args.device, args.threads, engine.dtype)[0]
+        least = 1e6 * args.batch * args.layers * 2 * args.width * engine.dtype.itemsize / bandwidth
         print(
             f"S = {S}: {start:.2f} ms + {1000 * slope:.3f} us x slots; reading keys and values: {least:.3f} us a slot"
         )
@@ -237,21 +229,32 @@ def growth(args):
 
 
 def memory(args):
-    """Peak of the process over what it held before, against packed weights and cache."""
+    """Peak of the process, or of the GPU, over what it held before, against packed weights and cache."""
     args.length, args.batch = 4096, 8
     model = models(args)["armd"]
-    weights = sum(weight.numel() for weight in model.parameters()) * 2
+    n_weights = model.n_parameters
     engine = Engine.of(model, args.precision, release=True)
+    weights = n_weights * bytes_of_a_weight(engine)
     cache = engine.new_cache(args.batch, args.length)
     held = cache.n_bytes
     del cache
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew (Linux)
-    before = _status("VmRSS")
+    start_anew, now, at_most = _meters(args.device)
+    start_anew()
+    before = now()
     generate(engine, length=args.length, streams=16, batch_size=args.batch, seed=0)
-    peak = _status("VmHWM") - before
+    peak = at_most() - before
     ratio = (peak + weights) / (held + weights)
     print(f"cache {held / 2**20:.0f} MiB, peak above weights {peak / 2**20:.0f} MiB: {ratio:.2f} of weights + cache")
     return [{"row": "memory", "cache_bytes": held, "peak_bytes": peak, "weight_bytes": weights, "ratio": ratio}]
+
+
+def _meters(device):
+    """Of memory: what starts the peak anew, what tells the bytes that are held now, and what tells the peak."""
+    if device.type == "cuda":
+        meters = torch.cuda.reset_peak_memory_stats, torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
+        return [functools.partial(meter, device) for meter in meters]
+    clear = Path("/proc/self/clear_refs")  # Linux
+    return lambda: clear.write_text("5", encoding="ascii"), lambda: _status("VmRSS"), lambda: _status("VmHWM")
 
 
 def _status(name):
@@ -276,40 +279,81 @@ def ways_to_tell():
 
 
 def quality(args):
-    """Seconds a tale and share of consistent tales, one tale at a time: AR, MDLM, plain, gated and verified ARMD."""
-    labs = {name: armdlab.load(name) for name in ("tales", "tales_ar", "tales_mdlm")}
+    """Seconds, calls and consistent tales, one tale at a time: AR, MDLM, plain, gated and verified ARMD."""
+    labs = {name: armdlab.load(name, device=args.device) for name in ("tales", "tales_ar", "tales_mdlm")}
     engines = {name: Engine.of(lab.model, args.precision) for name, lab in labs.items()}
-    ways, found, calls = ways_to_tell(), [], {}
+    ways, found, n = ways_to_tell(), [], min(10, args.samples)
     ways = {label: way for label, way in ways.items() if way[0] in args.ways}
     jobs = {
-        label: lambda name=name, how=how: write_tales(engines[name], labs[name].tokenizer, 10, batch_size=1, **how)
+        label: lambda name=name, how=how: write_tales(engines[name], labs[name].tokenizer, n, batch_size=1, **how)
         for label, (_, name, how) in ways.items()
     }
-    seconds = {label: statistics.median(taken) / 10 for label, taken in take_turns(jobs, args.repeats).items()}
+    turns = take_turns(jobs, args.repeats, clock(args))
     for label, (kind, name, how) in ways.items():
-        lab = labs[name]
-        N, end, steps = lab.model.config.max_length, lab.tokenizer.end_of_text, how.get("steps")
-        calls[label] = steps
-        if steps is None:
-            texts = [decode_steps(engines[name], length=N, seed=seed, end=end, **how) for seed in range(10)]
-            calls[label] = sum(sum(1 for _ in text) for text in texts) / 10
-        share = validity(write_tales(engines[name], lab.tokenizer, args.samples, **how)).is_consistent
-        facts = {"row": label, "way": kind, "calls": calls[label], "seconds": seconds[label]}
+        end, taken = labs[name].tokenizer.end_of_text, statistics.median(turns[label]) / n
+        counts = counted(engines[name], n, end=end, **how)
+        share = validity(write_tales(engines[name], labs[name].tokenizer, args.samples, **how)).is_consistent
+        facts = {"row": label, "way": kind, **counts, "seconds": taken}
         found.append({**facts, "consistent": share.value, "error": share.standard_error})
-        print(f"{label:28}{calls[label]:8.1f} calls{1000 * seconds[label]:9.1f} ms   consistent {share}", flush=True)
+        kept = "" if counts["accepted"] is None else f"   {100 * counts['accepted']:.1f} % of judged drafts kept"
+        made = f"{counts['calls']:8.1f} calls{counts['tokens_per_call']:6.2f} tokens each"
+        print(f"{label:28}{made}{1000 * taken:9.1f} ms   consistent {share}{kept}", flush=True)
+    config = labs["tales"].model.config  # of the settings, these are what the shipped models have
+    args.length, args.batch, args.vocab = config.max_length, 1, config.vocab_size
+    args.layers, args.width = config.n_layer, config.d_model
     return found
 
 
+def counted(engine, n, *, end, streams=1, steps=None, verify=False, gate=None):
+    """Network calls a text, tokens a call, and the share of judged drafts that were kept (None without drafts).
+
+    A verified call judges its drafts one after another, up to the first that it refuses; what stands behind that is
+    judged by a later call, or given up.
+    """
+    N, made, judged = engine.config.max_length, [], []
+    for seed in range(n):
+        if verify:
+            order, choose = GenerationOrder.strided(N, streams), Sampler(seed=seed, device=engine.device)
+            blank = torch.full((1, N), UNKNOWN)
+            text = verified_steps(engine, blank, order, choose, end, streams, judged.append)
+        elif steps:
+            order = GenerationOrder.masking_process(N, steps, generator=seeded(seed, 5))
+            text = decode_steps(engine, length=N, order=order, seed=seed, end=end)
+        else:
+            text = decode_steps(engine, length=N, streams=streams, gate=gate, seed=seed, end=end)
+        made += [step.tokens.shape[1] for step in text]
+    n_kept = [int(call.n_passed) for call in judged]
+    n_refused = sum(kept < int(call.is_inside[:, :-1].sum()) for call, kept in zip(judged, n_kept, strict=True))
+    accepted = sum(n_kept) / (sum(n_kept) + n_refused) if judged else None
+    return {"calls": len(made) / n, "tokens_per_call": sum(made) / len(made), "accepted": accepted}
+
+
 def profile(args):
-    """The operators of one text, by the time that they take themselves."""
-    engine = Engine.of(models(args)["armd"], args.precision)
+    """The operators of a batch of texts, by the time that they take themselves."""
+    engine, found = Engine.of(models(args)["armd"], args.precision), []
+    on_gpu = args.device.type == "cuda"
     for S in (1, 8):
-        generate(engine, length=args.length, streams=S, seed=0)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-            generate(engine, length=args.length, streams=S, seed=0)
-        print(f"S = {S}")
-        print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
-    return []
+        how = {"length": args.length, "streams": S, "batch_size": args.batch, "seed": 0}
+        generate(engine, **how)
+        with torch.profiler.profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        ) as seen:
+            generate(engine, **how)
+        operators = {
+            event.key: {
+                "calls": event.count,
+                "self_us": event.self_device_time_total if on_gpu else event.self_cpu_time_total,
+            }
+            for event in seen.key_averages()
+        }
+        whole = sum(facts["self_us"] for facts in operators.values())
+        first = sorted(operators.items(), key=lambda operator: -operator[1]["self_us"])[:12]
+        found.append({"row": f"S = {S}", "self_us": whole, "operators": dict(first)})
+        print(f"S = {S}, {whole / 1000:.1f} ms\n{'':48}{'calls':>8}{'ms':>9}{'share':>9}")
+        for name, facts in first:
+            part = facts["self_us"]
+            print(f"{name[:46]:48}{facts['calls']:8d}{part / 1000:9.2f}{100 * part / whole:7.1f} %")
+    return found
 
 
 WHAT = {
@@ -332,44 +376,36 @@ def main():
     parser.add_argument("--vocab", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=200, help="tales written for each row of quality")
+    parser.add_argument("--device", default="cpu", help="where models are: cpu, cuda, mps")
+    parser.add_argument("--samples", type=int, default=200, help="tales judged for each row of quality; 10 are timed")
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAMS))
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "half"])
     parser.add_argument("--only", nargs="+", default=["gpt2", "ar", "armd", "verified", "gated", "mdlm", "block"])
     parser.add_argument("--ways", nargs="+", default=["AR", "ARMD", "verified", "gated", "MDLM"], help="of quality")
     parser.add_argument("--json", type=Path, help="a file that takes in the figures")
-    parser.add_argument("--picture", type=Path, help="where to draw quality against seconds")
+    parser.add_argument("--picture", type=Path, help="where to draw quality against seconds; against calls beside it")
     args = parser.parse_args()
+    args.device = fastest_device(args.device)
+    if args.what == "layouts" and args.device.type != "cpu":
+        parser.error(f"--device {args.device}: layouts compares those that a CPU has; leave --device out")
     torch.set_num_threads(args.threads)
     found = WHAT[args.what](args)
+    found = [{"row": facts["row"], **settings(args), **facts} for facts in found]
     if args.json:
-        found = add_to(args.json, args, found)
+        found = add_to(args.json, found)
     if args.picture:
-        ways = {point["row"]: (point["consistent"], point["seconds"]) for point in found}
-        errors = {point["row"]: point["error"] for point in found}
-        title = "Quality against time, one tale at a time, one core"
-        front(ways, title=title, y="share of valid, consistent tales", errors=errors).save(args.picture)
+        draw(args, found)
 
 
-def add_to(path, args, found):
-    """Put rows into a file, in the place of those of the same name; return all that it holds."""
-    settings = {key: value for key, value in vars(args).items() if key not in ("json", "picture", "only", "ways")}
-    held = json.loads(path.read_text(encoding="utf-8"))["found"] if path.exists() else []
-    by_name = {row["row"]: row for row in [*held, *found]}
-    facts = {
-        "torch": torch.__version__,
-        "processor": processor(),
-        "settings": settings,
-        "found": list(by_name.values()),
-    }
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return facts["found"]
-
-
-def processor():
-    """What this machine calls its processor (Linux), else what Python knows."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+def draw(args, found):
+    """Quality against seconds, and against network calls, which are the same on every machine."""
+    where = f"{args.threads} threads" if args.threads > 1 else "one core"
+    how = {"y": "share of valid, consistent tales", "errors": {point["row"]: point["error"] for point in found}}
+    how["title"] = f"Quality against time, one tale at a time, {where if args.device.type == 'cpu' else args.device}"
+    front({point["row"]: (point["consistent"], point["seconds"]) for point in found}, **how).save(args.picture)
+    how["title"] = "Quality against network calls"
+    by_calls = against_calls({point["row"]: (point["consistent"], point["calls"]) for point in found}, **how)
+    by_calls.save(args.picture.with_stem(f"{args.picture.stem}_calls"))
 
 
 if __name__ == "__main__":
