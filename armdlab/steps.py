@@ -20,7 +20,8 @@ class DecodeStep:
             a row made fewer tokens than another.
         tokens: int64 (B, n), what was chosen for them (or given, where only some rows knew the token).
         log_probs: float64 (B, n), nats: the model's own log-probability of each, at temperature 1, nothing truncated.
-            Where a row has ended before, tokens are `end` and their log-probability is 0: no chance was involved.
+            Where a row has ended before, tokens are `end`, or what it was given there, and their log-probability is 0:
+            no chance was involved.
         elapsed: seconds since decoding started.
     """
 
@@ -64,6 +65,8 @@ class Writing:
             if positions.dim() == 2 and len(positions) < n_rows:
                 positions = _spread(positions, self.rows, n_rows, UNKNOWN)
             tokens = _spread(tokens, self.rows, n_rows, 0 if self.end is None else self.end)
+            held = self.text.gather(1, positions.clamp(min=0).expand(n_rows, -1))  # rows that left may know the token
+            tokens = torch.where(held == UNKNOWN, tokens, held)
             log_probs = _spread(log_probs, self.rows, n_rows, 0.0)
         made = DecodeStep(positions, tokens, log_probs, elapsed)
         if self.end is not None:

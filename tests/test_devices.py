@@ -144,9 +144,9 @@ for cls in (AR, ARMD):
             moved = movement(model, torch.tensor([[0, 1, 2, 3, 4, 5, 6, 0]]), orders[1], 0, 1)
             assert moved.device.type == "cpu", moved.device
 
-writing = Writing(torch.full((2, 8), -1), None)  # on devices without float64 chance is the host's
-with FakeTensorMode(allow_non_fake_inputs=True):
+with FakeTensorMode(allow_non_fake_inputs=True):  # on devices without float64 chance is the host's
     there = torch.empty(1, 2, dtype=torch.int64, device="fakegpu")
+    writing = Writing(torch.empty(2, 8, dtype=torch.int64, device="fakegpu"), None)
     writing.rows = there[0, :1]
     step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64), 0.0)
     assert (step.tokens.device.type, step.log_probs.device.type) == ("fakegpu", "cpu")
