@@ -101,8 +101,11 @@ class KVCache:
         return keys.narrow(2, 0, n_read), values.narrow(2, 0, n_read)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch only: int64 (B',)."""
-        self._slots, self.prefix = self._slots[:, rows], self.prefix[rows]
+        """Go on with some rows of the batch only: int64 (B',), ascending. They move up in place: no second cache."""
+        for to, row in enumerate(rows.tolist()):
+            if to < row:
+                self._slots[:, to], self.prefix[to] = self._slots[:, row], self.prefix[row]
+        self._slots, self.prefix = self._slots[:, : len(rows)], self.prefix[: len(rows)]
         self._see_layers()
 
     def _see_layers(self) -> None:

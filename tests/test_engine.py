@@ -1,0 +1,56 @@
+"""Laws of engines: what is packed is packed for good, and a cache is taken once."""
+
+import pytest
+import torch
+from strategies import tiny
+
+from armdlab import ARMD, Gate, GenerationOrder, decode_steps, generate
+from armdlab.engine import KVCache
+from armdlab.objectives import nll
+
+N = 32
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"streams": 2},
+        {"streams": 2, "verify": True},
+        {"streams": 2, "gate": Gate(min_probability=0.4)},
+        {"streams": 4, "gate": Gate(max_entropy=1.0)},
+    ],
+    ids=str,
+)
+def test_rows_that_leave_take_no_second_cache_and_change_nothing_for_those_that_stay(how, monkeypatch):
+    model, moved, keep = tiny(ARMD, max_length=N, vocab_size=5), [], KVCache.keep
+
+    def spy(self, rows):
+        before = self._slots.data_ptr(), self.prefix.data_ptr()
+        keep(self, rows)
+        assert (self._slots.data_ptr(), self.prefix.data_ptr()) == before
+        assert len(self._slots[0]) == len(self.prefix) == len(rows)
+        moved.append((rows != torch.arange(len(rows))).any())
+
+    monkeypatch.setattr(KVCache, "keep", spy)
+    prompt = torch.tensor([[0, 1], [1, 2], [3, 4], [4, 3], [2, 1], [1, 1]])
+    how = {"length": N, "end": 0, "temperature": 0, **how}  # no chance: rows can be made by themselves, too
+    text, said = written(model, prompt, **how)
+    assert any(moved), "no row has moved up"
+    for row in range(len(prompt)):
+        alone, said_alone = written(model, prompt[row : row + 1], **how)
+        assert torch.equal(text[row], alone[0])
+        torch.testing.assert_close(said[row], said_alone[0], atol=1e-5, rtol=1e-5)
+    if "gate" not in how:
+        order = GenerationOrder.infilling(torch.arange(N) < 2, how.get("streams", 1))
+        full = -nll(model, text, order.one_by_one() if "verify" in how else order, "none").detach().double()
+        torch.testing.assert_close(said[said != 0], full[said != 0], atol=1e-4, rtol=1e-4)
+
+
+def written(model, prompt, **how):
+    """Text (B, N), and what its steps said: log-probabilities, 0 where nothing was made."""
+    text, said = generate(model, prompt=prompt, **how), torch.zeros(len(prompt), N, dtype=torch.float64)
+    for step in decode_steps(model, prompt=prompt, **how):
+        row, column = (step.positions.expand_as(step.tokens) != -1).nonzero(as_tuple=True)
+        said[row, step.positions.expand_as(step.tokens)[row, column]] = step.log_probs[row, column]
+    return text, said
