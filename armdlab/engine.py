@@ -116,7 +116,8 @@ class KVCache:
 class Engine:
     """A model's weights, packed for decoding; `Engine.of(model)` makes the right kind.
 
-    `generate` and `decode_steps` take an engine in place of a model, so that many texts pack the weights once.
+    `generate` and `decode_steps` take an engine in place of a model, so that many texts pack the weights once. All of
+    it is a copy: it goes on as it was packed while the model learns, and `is_current` says whether it has.
 
     Args:
         model: what decodes.
@@ -138,7 +139,7 @@ class Engine:
         self.layers = [PackedLayer(layer, wide, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
         self.head = PackedLinear(model.head.weight, **how)
         self.norm = norm(model.norm, wide)
-        self.embedding, self.bos = model.embedding.weight.detach().to(wide), model.bos.detach().to(wide)
+        self.embedding, self.bos = (w.detach().to(wide, copy=True) for w in (model.embedding.weight, model.bos))
         angles = torch.stack([model.rotary.cos, model.rotary.sin], -1).to(wide)  # (positions, d/2, 2)
         self.angles = angles if compiled else torch.view_as_complex(angles)  # compilers write no complex numbers
 
@@ -297,7 +298,8 @@ class ARMDEngine(Engine):
 
     def __init__(self, model: ARMD, precision: str = "auto", *, compiled: bool = False) -> None:
         super().__init__(model, precision, compiled=compiled)
-        self.position, self.prefix_norm = model.position.detach().to(self.wide), norm(model.prefix_norm, self.wide)
+        self.position = model.position.detach().to(self.wide, copy=True)
+        self.prefix_norm = norm(model.prefix_norm, self.wide)
 
     def hidden(
         self,
@@ -375,7 +377,7 @@ class BlockEngine(Engine):
 
     def __init__(self, model: BlockDiffusion, precision: str = "auto", *, compiled: bool = False) -> None:
         super().__init__(model, precision, compiled=compiled)
-        self.mask = model.mask.detach().to(self.wide)
+        self.mask = model.mask.detach().to(self.wide, copy=True)
 
     def hidden(
         self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache, noisy: Tensor

@@ -4,11 +4,34 @@ import pytest
 import torch
 from strategies import tiny
 
-from armdlab import ARMD, Gate, GenerationOrder, decode_steps, generate
-from armdlab.engine import KVCache
+from armdlab import AR, ARMD, Gate, GenerationOrder, decode_steps, generate
+from armdlab.baselines import MDLM
+from armdlab.engine import Engine, KVCache
 from armdlab.objectives import nll
 
 N = 32
+
+
+def train(model):
+    """A step that every weight feels."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight))
+
+
+@pytest.mark.parametrize("cls", [ARMD, AR, MDLM])
+def test_an_engine_writes_as_it_was_packed_however_its_model_learns(cls):
+    model = tiny(cls)
+    engine = Engine.of(model)
+    expected = list(decode_steps(engine, length=8, seed=1))
+    between = decode_steps(model, length=8, seed=1)
+    seen = [next(between)]
+    train(model)
+    for steps in (decode_steps(engine, length=8, seed=1), [*seen, *between]):
+        for step, other in zip(steps, expected, strict=True):
+            assert torch.equal(step.tokens, other.tokens)
+            assert torch.equal(step.log_probs, other.log_probs)
+    assert not engine.is_current
 
 
 @pytest.mark.parametrize(
