@@ -148,7 +148,7 @@ with FakeTensorMode(allow_non_fake_inputs=True):  # on devices without float64 c
     there = torch.empty(1, 2, dtype=torch.int64, device="fakegpu")
     writing = Writing(torch.empty(2, 8, dtype=torch.int64, device="fakegpu"), None)
     writing.rows = there[0, :1]
-    step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64), 0.0)
+    step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64))
     assert (step.tokens.device.type, step.log_probs.device.type) == ("fakegpu", "cpu")
     step.write_into(torch.empty(2, 8, dtype=torch.int64))
 print("ran on a fake accelerator")
