@@ -116,7 +116,7 @@ def decode_steps(
         )
     if end is not None and not 0 <= end < model.config.vocab_size:
         raise ValueError(f"end={end} is no token of this model; choose 0 to {model.config.vocab_size - 1}, or None")
-    order = model.check_order(tokens.clamp(min=0), order)
+    order = model.check_order(tokens.clamp(min=0), order.to("cpu"))  # the run is planned where nothing waits
     if order.blocks.dim() == 2:
         raise ValueError(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "

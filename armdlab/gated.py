@@ -142,9 +142,11 @@ def gated_steps(
         )
         newest_tokens = text.gather(1, newest).clamp(min=0)
         trial = Trial(x_slots, g_slots, with_bos=with_bos, is_real=is_real)
-        logits = engine.head(engine.hidden(newest_tokens, newest, at, masks, cache, trial))
+        # The gate decides where chance is drawn: on a CPU if the device, as MPS, has no float64
+        logits = engine.head(engine.hidden(newest_tokens, newest, at, masks, cache, trial)).to(choose.device)
         chosen, log_probs = choose(logits)
-        commits = gate.passes(logits, log_probs.to(device), is_waiting)
+        commits = gate.passes(logits, log_probs, is_waiting.to(choose.device)).to(device)
+        chosen = chosen.to(device)
 
         text.scatter_(1, at, torch.where(commits, chosen, text.gather(1, at)))
         seen_g.scatter_(1, torch.where(commits, at, nowhere), True)
