@@ -83,7 +83,8 @@ def decode_steps(
         order: an order of your own, in place of the strided one that `streams` makes.
         prompt: int64 (P,) or (B, P), the tokens that the text starts with.
         known: int64 (N,) or (B, N), tokens that are given at any positions, -1 elsewhere: infilling. What is given is
-            read first, left to right, unless `order` says otherwise. With one stream rows may know different positions.
+            read first, left to right, unless `order` says otherwise. Rows may know different positions with one stream,
+            and where they are verified.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.
@@ -117,6 +118,11 @@ def decode_steps(
     if end is not None and not 0 <= end < model.config.vocab_size:
         raise ValueError(f"end={end} is no token of this model; choose 0 to {model.config.vocab_size - 1}, or None")
     order = model.check_order(tokens.clamp(min=0), order.to("cpu"))  # the run is planned where nothing waits
+    window = streams
+    if verify:  # its blocks say no more than how much to draft
+        if own_order is not None:
+            window = max(int(torch.bincount(row).max()) for row in order.blocks.reshape(-1, length))
+        order = order.one_by_one()
     if order.blocks.dim() == 2:
         raise ValueError(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "
@@ -130,7 +136,6 @@ def decode_steps(
         return Timed(_walk_uncached(model, tokens, order, choose, end), device)
     engine = engine or Engine.of(model)
     if verify:
-        window = streams if own_order is None else int(torch.bincount(order.blocks).max())
         steps = verified_steps(engine, tokens, order, choose, end, window)
     elif gate:
         steps = gated_steps(engine, tokens, order, choose, end, streams, gate)

@@ -6,6 +6,7 @@ from strategies import tiny
 
 from armdlab import ARMD, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
+from armdlab.objectives import nll
 
 N = 8
 
@@ -51,3 +52,23 @@ def test_what_a_row_knows_outlives_its_end(cls, how):
             step.write_into(again)
         assert torch.equal(again.masked_fill(again == -1, 0), text)
     assert early, "no row has ended before another"
+
+
+def test_rows_that_know_different_numbers_of_tokens_are_verified_together():
+    model, known = tiny(ARMD), torch.full((3, N), -1)
+    known[0, :1], known[1, 2:6], known[2, ::4] = 1, torch.tensor([3, 1, 4, 1]), 5
+    how = {"length": N, "streams": 2, "verify": True}
+    together = generate(model, known=known, temperature=0, **how)
+    for row in range(3):
+        assert torch.equal(together[row : row + 1], generate(model, known=known[row], temperature=0, **how))
+
+    order = GenerationOrder.stack([GenerationOrder.infilling(row != -1, 2).one_by_one() for row in known])
+    own = GenerationOrder.stack([GenerationOrder.infilling(row != -1, 2) for row in known])
+    for seed in range(10):
+        text, said = generate(model, known=known, seed=seed, **how), torch.zeros(3, N, dtype=torch.float64)
+        for step in decode_steps(model, known=known, seed=seed, **how):
+            row, column = (step.positions != -1).nonzero(as_tuple=True)
+            said[row, step.positions[row, column]] = step.log_probs[row, column]
+        full = -nll(model, text, order, "none").detach().double()
+        torch.testing.assert_close(said, full.masked_fill(known != -1, 0), atol=1e-4, rtol=1e-4)
+        assert torch.equal(text, generate(model, length=N, known=known, order=own, verify=True, seed=seed))
