@@ -105,7 +105,7 @@ def decode_steps(
     """
     model, engine = (model.model, model) if isinstance(model, Engine) else (model, None)
     tokens, own_order = given_tokens(length, prompt, known, batch_size), order
-    _check_way(model, verify, gate, own_order)
+    _check_way(model, engine, verify, gate, own_order)
     if order is None:
         order = _default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
@@ -171,7 +171,9 @@ def given_tokens(
     return tokens
 
 
-def _check_way(model: Transformer, verify: bool, gate: Gate | None, order: GenerationOrder | None) -> None:
+def _check_way(
+    model: Transformer, engine: Engine | None, verify: bool, gate: Gate | None, order: GenerationOrder | None
+) -> None:
     """Say why a way of decoding does not suit this model, or two do not suit each other."""
     name = "verify=True" if verify else f"gate={gate}"
     if verify and gate:
@@ -179,6 +181,11 @@ def _check_way(model: Transformer, verify: bool, gate: Gate | None, order: Gener
     if (verify or gate) and not (isinstance(model, ARMD) and Engine.follows(model)):
         raise ValueError(
             f"{name} needs a model that scores any order in one pass, an ARMD; {type(model).__name__} cannot"
+        )
+    if (verify or gate) and engine and engine.is_compiled:
+        raise ValueError(
+            f"{name} runs no compiled steps, and an engine with compiled=True gives up its fast layout for them; "
+            "give the model, or Engine.of(model)"
         )
     if gate and order is not None:
         raise ValueError(f"{name} finds its own order among streams; leave order={order} out")

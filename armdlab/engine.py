@@ -166,7 +166,8 @@ class Engine:
                 on an accelerator and on a CPU that multiplies tiles of it; "float32" does neither.
             compiled: run ARMD's steps at a fixed shape (`armdlab.capture`): captured as a graph on CUDA, compiled by
                 `torch.compile` elsewhere. Off where nothing is said: on a CPU compiling takes a minute, for texts of
-                less than a second, and on CUDA it was not measured yet.
+                less than a second, and on CUDA it was not measured yet. Verified and gated steps are not compiled:
+                `decode_steps` refuses such an engine for them.
             release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
                 that decoding holds packed weights and caches only.
 

@@ -1,5 +1,7 @@
 """Laws of engines: what is packed is packed for good, and a cache is taken once."""
 
+import re
+
 import pytest
 import torch
 from strategies import tiny
@@ -77,3 +79,14 @@ def written(model, prompt, **how):
         row, column = (step.positions.expand_as(step.tokens) != -1).nonzero(as_tuple=True)
         said[row, step.positions.expand_as(step.tokens)[row, column]] = step.log_probs[row, column]
     return text, said
+
+
+@pytest.mark.parametrize("way", [{"verify": True}, {"gate": Gate(min_probability=0.5)}], ids=str)
+def test_ways_that_are_not_compiled_say_so(way):
+    name = "verify=True" if "verify" in way else "gate=Gate(min_probability=0.5, max_entropy=None)"
+    sentence = (
+        f"{name} runs no compiled steps, and an engine with compiled=True gives up its fast layout for them; "
+        "give the model, or Engine.of(model)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        decode_steps(Engine.of(tiny(ARMD), compiled=True), length=8, streams=2, **way)
