@@ -44,7 +44,7 @@ class FixedSteps:
         return self._steps[size]
 
     def forget(self) -> None:
-        """Begin anew, as rows have left the batch and the cache lies elsewhere."""
+        """Begin anew, as rows have left the batch."""
         self._steps.clear()
 
 

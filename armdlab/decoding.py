@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from armdlab.model import ARMD, CHUNK, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.speculative import verified_steps
-from armdlab.steps import DecodeStep, Writing, seconds_since
+from armdlab.steps import DecodeStep, Timed, Writing
 
 
 @torch.no_grad()
@@ -52,7 +51,7 @@ def generate(
     steps = decode_steps(model, length=length, prompt=prompt, known=known, batch_size=batch_size, **how)
     device = model.device if isinstance(model, Engine) else model.bos.device
     tokens = given_tokens(length, prompt, known, batch_size).to(device)
-    for step in steps:
+    for step in steps.untimed:
         step.write_into(tokens)
     return tokens if how.get("end") is None else tokens.masked_fill(tokens == UNKNOWN, how["end"])
 
@@ -73,7 +72,7 @@ def decode_steps(
     end: int | None = None,
     batch_size: int = 1,
     seed: int | None = None,
-) -> Iterator[DecodeStep]:
+) -> Timed:
     """Generate block by block along an order, with keys, values and prefix kept (ARMD, section 3.3).
 
     Args:
@@ -84,7 +83,8 @@ def decode_steps(
         order: an order of your own, in place of the strided one that `streams` makes.
         prompt: int64 (P,) or (B, P), the tokens that the text starts with.
         known: int64 (N,) or (B, N), tokens that are given at any positions, -1 elsewhere: infilling. What is given is
-            read first, left to right, unless `order` says otherwise. With one stream rows may know different positions.
+            read first, left to right, unless `order` says otherwise. Rows may know different positions with one stream,
+            and where they are verified.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.
@@ -105,7 +105,7 @@ def decode_steps(
     """
     model, engine = (model.model, model) if isinstance(model, Engine) else (model, None)
     tokens, own_order = given_tokens(length, prompt, known, batch_size), order
-    _check_way(model, verify, gate, own_order)
+    _check_way(model, engine, verify, gate, own_order)
     if order is None:
         order = _default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
@@ -117,7 +117,12 @@ def decode_steps(
         )
     if end is not None and not 0 <= end < model.config.vocab_size:
         raise ValueError(f"end={end} is no token of this model; choose 0 to {model.config.vocab_size - 1}, or None")
-    order = model.check_order(tokens.clamp(min=0), order)
+    order = model.check_order(tokens.clamp(min=0), order.to("cpu"))  # the run is planned where nothing waits
+    window = streams
+    if verify:  # its blocks say no more than how much to draft
+        if own_order is not None:
+            window = max(int(torch.bincount(row).max()) for row in order.blocks.reshape(-1, length))
+        order = order.one_by_one()
     if order.blocks.dim() == 2:
         raise ValueError(
             "rows of the batch have blocks of different sizes (they know different numbers of tokens?); "
@@ -125,17 +130,18 @@ def decode_steps(
         )
     if gate and order.is_batched:
         raise ValueError(f"gate={gate} needs rows that know the same positions; decode rows that do not by themselves")
-    choose = Sampler(temperature, top_k, top_p, seed, engine.device if engine else model.bos.device)
+    device = engine.device if engine else model.bos.device
+    choose = Sampler(temperature, top_k, top_p, seed, device)
     if not Engine.follows(model):
-        return _walk_uncached(model, tokens, order, choose, end)
+        return Timed(_walk_uncached(model, tokens, order, choose, end), device)
     engine = engine or Engine.of(model)
     if verify:
-        window = streams if own_order is None else int(torch.bincount(order.blocks).max())
-        return verified_steps(engine, tokens, order, choose, end, window)
-    if gate:
-        return gated_steps(engine, tokens, order, choose, end, streams, gate)
-    walk = _reveal if isinstance(model, BlockDiffusion) else _walk
-    return walk(engine, tokens, order, choose, end)
+        steps = verified_steps(engine, tokens, order, choose, end, window)
+    elif gate:
+        steps = gated_steps(engine, tokens, order, choose, end, streams, gate)
+    else:
+        steps = (_reveal if isinstance(model, BlockDiffusion) else _walk)(engine, tokens, order, choose, end)
+    return Timed(steps, device)
 
 
 def given_tokens(
@@ -165,7 +171,9 @@ def given_tokens(
     return tokens
 
 
-def _check_way(model: Transformer, verify: bool, gate: Gate | None, order: GenerationOrder | None) -> None:
+def _check_way(
+    model: Transformer, engine: Engine | None, verify: bool, gate: Gate | None, order: GenerationOrder | None
+) -> None:
     """Say why a way of decoding does not suit this model, or two do not suit each other."""
     name = "verify=True" if verify else f"gate={gate}"
     if verify and gate:
@@ -173,6 +181,11 @@ def _check_way(model: Transformer, verify: bool, gate: Gate | None, order: Gener
     if (verify or gate) and not (isinstance(model, ARMD) and Engine.follows(model)):
         raise ValueError(
             f"{name} needs a model that scores any order in one pass, an ARMD; {type(model).__name__} cannot"
+        )
+    if (verify or gate) and engine and engine.is_compiled:
+        raise ValueError(
+            f"{name} runs no compiled steps, and an engine with compiled=True gives up its fast layout for them; "
+            "give the model, or Engine.of(model)"
         )
     if gate and order is not None:
         raise ValueError(f"{name} finds its own order among streams; leave order={order} out")
@@ -191,7 +204,7 @@ def _default_order(is_known: Tensor, streams: int) -> GenerationOrder:
 def _walk(
     engine: Engine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
 ) -> Iterator[DecodeStep]:
-    started, device = time.perf_counter(), engine.device
+    device = engine.device
     calls = list(_plan(order, order.to_generation_order(tokens) != UNKNOWN))
     order = order.to(device)
     made = order.to_generation_order(tokens.to(device))  # in generation order from here on
@@ -211,7 +224,7 @@ def _walk(
             logits = engine.head(hidden[:, call.rows])
         chosen, log_probs = choose(logits, made[:, call.ranks] if call.some_given else None)
         made[:, call.ranks] = chosen
-        yield writing.step(order.positions[..., call.ranks], chosen, log_probs, seconds_since(started, device))
+        yield writing.step(order.positions[..., call.ranks], chosen, log_probs)
         if (stay := writing.drop_finished()) is not None:
             if not len(stay):
                 return
@@ -228,7 +241,7 @@ def _reveal(
 
     Only finished blocks of the model are cached; the noisy copy changes at each step and is computed anew.
     """
-    started, device, size = time.perf_counter(), engine.device, engine.model.block_size
+    device, size = engine.device, engine.model.block_size
     steps = order.positions.split(torch.bincount(order.blocks).tolist(), -1)
     block_of = torch.arange(order.length) // size
     seen = torch.full_like(tokens, UNKNOWN).to(device)
@@ -259,7 +272,7 @@ def _reveal(
         chosen, log_probs = choose(engine.head(hidden[rows, at_rows - start]), given)
         seen.scatter_(-1, here, known_here)
         seen.scatter_(-1, at_rows, chosen)
-        yield writing.step(at.to(device), chosen, log_probs, seconds_since(started, device))
+        yield writing.step(at.to(device), chosen, log_probs)
         if (stay := writing.drop_finished()) is not None:
             if not len(stay):
                 return
@@ -272,7 +285,7 @@ def _walk_uncached(
     model: Transformer, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
 ) -> Iterator[DecodeStep]:
     """Walk by full passes of the model itself, one a block: slow and obviously right, for classes of one's own."""
-    started, device = time.perf_counter(), model.bos.device
+    device = model.bos.device
     order, seen, writing = order.to(device), tokens.to(device), Writing(tokens.to(device), end)
     for ranks in torch.arange(order.length, device=device).split(torch.bincount(order.blocks).tolist()):
         at = order.positions[..., ranks]
@@ -287,7 +300,7 @@ def _walk_uncached(
         rows = torch.arange(len(seen), device=device).unsqueeze(-1)
         chosen, log_probs = choose(logits[rows, at_rows], given)
         seen = seen.scatter(-1, at_rows, chosen)
-        yield writing.step(at, chosen, log_probs, seconds_since(started, device))
+        yield writing.step(at, chosen, log_probs)
         if (stay := writing.drop_finished()) is not None:
             if not len(stay):
                 return

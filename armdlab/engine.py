@@ -101,8 +101,11 @@ class KVCache:
         return keys.narrow(2, 0, n_read), values.narrow(2, 0, n_read)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch only: int64 (B',)."""
-        self._slots, self.prefix = self._slots[:, rows], self.prefix[rows]
+        """Go on with some rows of the batch only: int64 (B',), ascending. They move up in place: no second cache."""
+        for to, row in enumerate(rows.tolist()):
+            if to < row:
+                self._slots[:, to], self.prefix[to] = self._slots[:, row], self.prefix[row]
+        self._slots, self.prefix = self._slots[:, : len(rows)], self.prefix[: len(rows)]
         self._see_layers()
 
     def _see_layers(self) -> None:
@@ -113,7 +116,8 @@ class KVCache:
 class Engine:
     """A model's weights, packed for decoding; `Engine.of(model)` makes the right kind.
 
-    `generate` and `decode_steps` take an engine in place of a model, so that many texts pack the weights once.
+    `generate` and `decode_steps` take an engine in place of a model, so that many texts pack the weights once. All of
+    it is a copy: it goes on as it was packed while the model learns, and `is_current` says whether it has.
 
     Args:
         model: what decodes.
@@ -135,7 +139,7 @@ class Engine:
         self.layers = [PackedLayer(layer, wide, parts=n == n_parts, **how) for n, layer in enumerate(model.layers)]
         self.head = PackedLinear(model.head.weight, **how)
         self.norm = norm(model.norm, wide)
-        self.embedding, self.bos = model.embedding.weight.detach().to(wide), model.bos.detach().to(wide)
+        self.embedding, self.bos = (w.detach().to(wide, copy=True) for w in (model.embedding.weight, model.bos))
         angles = torch.stack([model.rotary.cos, model.rotary.sin], -1).to(wide)  # (positions, d/2, 2)
         self.angles = angles if compiled else torch.view_as_complex(angles)  # compilers write no complex numbers
 
@@ -162,7 +166,8 @@ class Engine:
                 on an accelerator and on a CPU that multiplies tiles of it; "float32" does neither.
             compiled: run ARMD's steps at a fixed shape (`armdlab.capture`): captured as a graph on CUDA, compiled by
                 `torch.compile` elsewhere. Off where nothing is said: on a CPU compiling takes a minute, for texts of
-                less than a second, and on CUDA it was not measured yet.
+                less than a second, and on CUDA it was not measured yet. Verified and gated steps are not compiled:
+                `decode_steps` refuses such an engine for them.
             release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
                 that decoding holds packed weights and caches only.
 
@@ -294,7 +299,8 @@ class ARMDEngine(Engine):
 
     def __init__(self, model: ARMD, precision: str = "auto", *, compiled: bool = False) -> None:
         super().__init__(model, precision, compiled=compiled)
-        self.position, self.prefix_norm = model.position.detach().to(self.wide), norm(model.prefix_norm, self.wide)
+        self.position = model.position.detach().to(self.wide, copy=True)
+        self.prefix_norm = norm(model.prefix_norm, self.wide)
 
     def hidden(
         self,
@@ -372,7 +378,7 @@ class BlockEngine(Engine):
 
     def __init__(self, model: BlockDiffusion, precision: str = "auto", *, compiled: bool = False) -> None:
         super().__init__(model, precision, compiled=compiled)
-        self.mask = model.mask.detach().to(self.wide)
+        self.mask = model.mask.detach().to(self.wide, copy=True)
 
     def hidden(
         self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks, cache: KVCache, noisy: Tensor

@@ -6,7 +6,6 @@ which of the S streams of ARMD commit their next token at a step. The others pre
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from armdlab.masks import Mask, Masks
 from armdlab.model import CHUNK
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
-from armdlab.steps import DecodeStep, Writing, seconds_since
+from armdlab.steps import DecodeStep, Writing
 
 DONE = 10**9  # behind the last position of every stream
 
@@ -102,7 +101,7 @@ def gated_steps(
         streams: S.
         gate: decides.
     """
-    started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
+    device, (B, N) = engine.device, tokens.shape
     if (tokens != UNKNOWN).all():
         return
     text, writing = tokens.to(device).clone(), Writing(tokens.to(device), end)
@@ -144,9 +143,11 @@ def gated_steps(
         )
         newest_tokens = text.gather(1, newest).clamp(min=0)
         trial = Trial(x_slots, g_slots, with_bos=with_bos, is_real=is_real)
-        logits = engine.head(engine.hidden(newest_tokens, newest, at, masks, cache, trial))
+        # The gate decides where chance is drawn: on a CPU if the device, as MPS, has no float64
+        logits = engine.head(engine.hidden(newest_tokens, newest, at, masks, cache, trial)).to(choose.device)
         chosen, log_probs = choose(logits)
-        commits = gate.passes(logits, log_probs.to(device), is_waiting)
+        commits = gate.passes(logits, log_probs, is_waiting.to(choose.device)).to(device)
+        chosen = chosen.to(device)
 
         text.scatter_(1, at, torch.where(commits, chosen, text.gather(1, at)))
         seen_g.scatter_(1, torch.where(commits, at, nowhere), True)
@@ -154,8 +155,8 @@ def gated_steps(
         newest, is_real, with_bos = at, commits, False
         columns = commits.any(0)
         made_at = at.masked_fill(~commits, UNKNOWN)[:, columns]
-        log_probs, elapsed = log_probs[:, columns.to(log_probs.device)], seconds_since(started, device)
-        yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs, elapsed)
+        log_probs = log_probs[:, columns.to(log_probs.device)]
+        yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs)
         stay = writing.drop_finished(
             (lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)) == DONE).all((1, 2))
         )

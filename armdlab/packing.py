@@ -150,5 +150,5 @@ def _pairs(width: int, n_head: int, device: torch.device) -> Tensor:
 
 
 def norm(layer: nn.LayerNorm, dtype: torch.dtype) -> tuple[Any, ...]:
-    """What `torch.layer_norm` takes beside rows of `dtype`."""
-    return tuple(layer.normalized_shape), layer.weight.detach().to(dtype), None, layer.eps, False
+    """What `torch.layer_norm` takes beside rows of `dtype`; the weight is a copy."""
+    return tuple(layer.normalized_shape), layer.weight.detach().to(dtype, copy=True), None, layer.eps, False

@@ -8,7 +8,6 @@ ride in the pass that judges.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from armdlab.masks import Mask, Masks
 from armdlab.model import CHUNK
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
-from armdlab.steps import DecodeStep, Writing, seconds_since
+from armdlab.steps import DecodeStep, Writing
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def verified_steps(
         window: W, tokens that a call makes at most.
         watch: told of each call, before its step is yielded; it changes nothing.
     """
-    started, device, (B, N) = time.perf_counter(), engine.device, tokens.shape
+    device, (B, N) = engine.device, tokens.shape
     # The books are kept where chance is drawn: on a CPU if the device, as MPS, has no float64
     state = _State(engine, tokens.to(choose.device), order.to(choose.device), window)
     writing = Writing(tokens.to(device), end)
@@ -101,7 +100,7 @@ def verified_steps(
         if columns.any():
             at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
             log_probs = log_probs[:, columns.to(log_probs.device)]
-            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs, seconds_since(started, device))
+            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs)
         stay = writing.drop_finished((state.frontier.squeeze(-1) >= N).to(device))
         if stay is not None:
             if not len(stay):

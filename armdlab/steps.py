@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,14 +21,15 @@ class DecodeStep:
             a row made fewer tokens than another.
         tokens: int64 (B, n), what was chosen for them (or given, where only some rows knew the token).
         log_probs: float64 (B, n), nats: the model's own log-probability of each, at temperature 1, nothing truncated.
-            Where a row has ended before, tokens are `end` and their log-probability is 0: no chance was involved.
-        elapsed: seconds since decoding started.
+            Where a row has ended before, tokens are `end`, or what it was given there, and their log-probability is 0:
+            no chance was involved.
+        elapsed: seconds since decoding started; 0 where nobody took them.
     """
 
     positions: Tensor
     tokens: Tensor
     log_probs: Tensor
-    elapsed: float
+    elapsed: float = 0.0
 
     def write_into(self, text: Tensor) -> None:
         """Put the tokens in their places in int64 (B, N)."""
@@ -57,15 +59,17 @@ class Writing:
         """What belongs to the rows that still write; what all rows share stays."""
         return tensor if self.rows is None or tensor.dim() == 1 else tensor[self.rows]
 
-    def step(self, positions: Tensor, tokens: Tensor, log_probs: Tensor, elapsed: float) -> DecodeStep:
+    def step(self, positions: Tensor, tokens: Tensor, log_probs: Tensor) -> DecodeStep:
         """Take down what the writing rows made, (B', n); return it for all rows."""
         if self.rows is not None:
             n_rows = len(self.text)
             if positions.dim() == 2 and len(positions) < n_rows:
                 positions = _spread(positions, self.rows, n_rows, UNKNOWN)
             tokens = _spread(tokens, self.rows, n_rows, 0 if self.end is None else self.end)
+            held = self.text.gather(1, positions.clamp(min=0).expand(n_rows, -1))  # rows that left may know the token
+            tokens = torch.where(held == UNKNOWN, tokens, held)
             log_probs = _spread(log_probs, self.rows, n_rows, 0.0)
-        made = DecodeStep(positions, tokens, log_probs, elapsed)
+        made = DecodeStep(positions, tokens, log_probs)
         if self.end is not None:
             made.write_into(self.text)
         return made
@@ -95,6 +99,28 @@ class Writing:
 
 def _spread(values: Tensor, rows: Tensor, n_rows: int, fill: float) -> Tensor:
     return values.new_full((n_rows, values.shape[1]), fill).index_copy_(0, rows.to(values.device), values)
+
+
+class Timed:
+    """An iterator over steps, each with the seconds since the first was asked for.
+
+    To take them, the host waits for the device at every step. It can run ahead of it through the steps `untimed`.
+
+    Args:
+        untimed: the steps.
+        device: what makes them.
+    """
+
+    def __init__(self, untimed: Iterator[DecodeStep], device: torch.device) -> None:
+        self.untimed, self.device = untimed, device
+        self._started: float | None = None
+
+    def __iter__(self) -> Timed:
+        return self
+
+    def __next__(self) -> DecodeStep:
+        self._started = self._started or time.perf_counter()
+        return replace(next(self.untimed), elapsed=seconds_since(self._started, self.device))
 
 
 def seconds_since(started: float, device: torch.device) -> float:

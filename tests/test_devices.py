@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,11 +145,11 @@ for cls in (AR, ARMD):
             moved = movement(model, torch.tensor([[0, 1, 2, 3, 4, 5, 6, 0]]), orders[1], 0, 1)
             assert moved.device.type == "cpu", moved.device
 
-writing = Writing(torch.full((2, 8), -1), None)  # on devices without float64 chance is the host's
-with FakeTensorMode(allow_non_fake_inputs=True):
+with FakeTensorMode(allow_non_fake_inputs=True):  # on devices without float64 chance is the host's
     there = torch.empty(1, 2, dtype=torch.int64, device="fakegpu")
+    writing = Writing(torch.empty(2, 8, dtype=torch.int64, device="fakegpu"), None)
     writing.rows = there[0, :1]
-    step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64), 0.0)
+    step = writing.step(there[0], there, torch.empty(1, 2, dtype=torch.float64))
     assert (step.tokens.device.type, step.log_probs.device.type) == ("fakegpu", "cpu")
     step.write_into(torch.empty(2, 8, dtype=torch.int64))
 print("ran on a fake accelerator")
@@ -177,3 +178,81 @@ def test_the_fake_accelerator_catches_a_tensor_forgotten_on_the_cpu():
     run = on_fake_accelerator(plant=True)
     assert run.returncode != 0
     assert "device" in run.stderr
+
+
+DECODE = """
+import pytest
+import torch
+from fake_accelerator import FakeAccelerator
+from strategies import tiny
+
+from armdlab import ARMD, Gate, GenerationOrder, decode_steps, decoding, generate
+from armdlab.baselines import MDLM
+from armdlab.engine import Engine
+from armdlab.sampling import Sampler
+
+
+class Mine(ARMD):
+    def embed(self, *args, **how):
+        return super().embed(*args, **how)
+
+
+def on_the_host(*how):  # as on MPS
+    return Sampler(*how[:-1], "cpu")
+
+
+decoding.Sampler = on_the_host
+known = torch.tensor([[3, -1, -1, 1, -1, -1, -1, -1], [5, -1, -1, 2, -1, -1, -1, -1]])
+ragged = torch.tensor([[3, -1, -1, 1, -1, -1, -1, -1], [5, 2, -1, -1, -1, -1, -1, -1]])
+ways = [
+    {"batch_size": 3},
+    {"batch_size": 3, "streams": 2, "end": 2},
+    {"known": ragged, "end": 2},
+    {"batch_size": 2, "order": GenerationOrder.random(8, batch_size=2)},
+]
+of_armd = [
+    {"known": known, **way, **rows}
+    for way in (
+        {"streams": 2, "verify": True},
+        {"streams": 3, "gate": Gate(min_probability=0.3)},
+        {"streams": 3, "gate": Gate(max_entropy=1.5)},
+        {"streams": 3, "gate": Gate(0.3, 1.5), "temperature": 0.5, "top_k": 3},
+    )
+    for rows in ({"end": 2}, {"known": known[:1]}, {"known": None, "batch_size": 3, "end": 2, "streams": 4})
+]
+for cls in (ARMD, Mine, MDLM):
+    model = tiny(cls)
+    for way in ways + of_armd * (cls is ARMD):
+        how = {"length": 8, "seed": 1, **way}
+        expected = list(decode_steps(model, **how))
+        expected_text = generate(model, **how)
+        with FakeAccelerator() as accelerator:
+            there = tiny(cls).to("fakegpu")
+            if "order" in how:
+                how["order"] = how["order"].to("fakegpu")
+            text = generate(there, **how)
+            assert text.device.type == "fakegpu"
+            assert torch.equal(text.cpu(), expected_text), (cls, way)
+            assert accelerator.n_waits == 0, "generate asks for no seconds"
+            steps = list(decode_steps(there, **how))
+            assert accelerator.n_waits == len(steps) == len(expected)
+            for step, other in zip(steps, expected, strict=True):
+                assert torch.equal(step.positions.cpu(), other.positions)
+                assert torch.equal(step.tokens.cpu(), other.tokens)
+                torch.testing.assert_close(step.log_probs.cpu(), other.log_probs, atol=1e-5, rtol=1e-5)
+
+with FakeAccelerator():
+    with pytest.raises(RuntimeError, match="meets tensors of two devices"):
+        torch.zeros(2, device="fakegpu") + torch.zeros(2)
+    with pytest.raises(TypeError, match="has no float64"):
+        torch.zeros(2, device="fakegpu").double()
+print("wrote on a fake accelerator")
+"""
+
+
+@fake_works
+def test_every_way_of_decoding_writes_the_same_on_a_device_that_has_no_float64_and_generate_never_waits_for_it():
+    tests = Path(__file__).parent
+    run = subprocess.run([sys.executable, "-c", DECODE], capture_output=True, text=True, check=False, cwd=tests)
+    assert run.returncode == 0, run.stderr
+    assert "wrote on a fake accelerator" in run.stdout
