@@ -6,6 +6,7 @@ import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import seeded
 from armdlab.generative import _recut, generated
 from armdlab.objectives import nll
-from armdlab.recipes import Recipe
+from armdlab.recipes import Recipe, _new_model
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
@@ -261,6 +262,8 @@ def test_tables_name_the_split_that_was_scored(runs, budget, tmp_path):
 def test_the_gpu_budget_is_the_papers_settings():
     recipe = BUDGETS["gpu"].recipes["armd_0"]
     assert (recipe.batch_size, recipe.length, recipe.vocab_size) == (512, 1024, "openai-community/gpt2")
+    with torch.device("meta"):
+        assert _new_model(recipe, SimpleNamespace(vocab_size=50_257)).n_parameters == 123_618_368
     plan = recipe.plan.curriculum
     assert (plan.i_ar, plan.i_perm, plan.i_strided, plan.rho, plan.streams) == (9_000, 48_000, 180_000, 32, (1, 2, 4))
     assert recipe.plan.steps - plan.i_strided == 80_000

@@ -348,7 +348,8 @@ table_figures.front(ways, title="Quality against time, one tale at a time", y="s
 # %%
 for name, recipe in BUDGETS["gpu"].recipes.items():
     with torch.device("meta"):  # shapes without memory
-        config = ARMDConfig(50_257, recipe.length, recipe.n_layer, recipe.n_head, recipe.d_model)
+        sizes = {name: getattr(recipe, name) for name in ("n_layer", "n_head", "d_model", "tie_weights")}
+        config = ARMDConfig(50_257, recipe.length, **sizes)
         parameters = ARMD(config).n_parameters
     tokens = recipe.steps * recipe.batch_size * recipe.length
     days = 6 * parameters * tokens / (0.4 * 989e12) / 86_400
@@ -356,7 +357,7 @@ for name, recipe in BUDGETS["gpu"].recipes.items():
     print(f"{shown}, {days:.1f} days of an H100")
 
 # %% [markdown]
-# (162 M, not the paper's 125 M: embedding and head are two tables here, of 38.6 M parameters each.) A table needs several of these runs. On a machine that has the card, this is all there is to do (do not run it here):
+# (124 M is what the paper calls 125 M: as in GPT-2, embedding and head are one table, of 38.6 M parameters.) A table needs several of these runs. On a machine that has the card, this is all there is to do (do not run it here):
 #
 #     armdlab reproduce table2 --budget gpu --out /scratch/armd
 #
