@@ -13,7 +13,8 @@ import torch
 
 from armdlab import AR, GenerationOrder, generate
 from armdlab.budgets import BUDGETS, Budget
-from armdlab.curriculum import seeded
+from armdlab.curriculum import Curriculum, seeded
+from armdlab.figures import Picture
 from armdlab.generative import _recut, generated
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe, _new_model
@@ -299,3 +300,34 @@ def test_a_curriculum_is_drawn_with_its_marks():
         "Left to right for 36 steps; shuffled tokens grow from 1 to 8 until step 96; from step 240 of 288 on, "
         "orders of 1, 2, 4, 8 streams."
     )
+
+
+def test_a_mixture_is_drawn_as_one_dot_for_each_step_and_says_its_weights(monkeypatch):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: (figure, alt))
+    mixture = (("left to right", 4), ("strided", 2), ("one by one", 1), ("infilling", 1))
+    plan = Curriculum(16, i_ar=0, i_perm=0, i_strided=10, rho=2, streams=(2, 4), mixture=mixture)
+    figure, alt = curriculum(plan, 90)
+    assert alt == (
+        "Shuffled tokens grow from 1 to 2 until step 0; from step 10 of 90 on, 50 % left to right, 25 % strided, "
+        "12 % one by one, 12 % infilling, in orders of 2, 4 streams."
+    )
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[1:] == [
+        "50 % left to right, no streams",
+        "25 % strided, streams S",
+        "12 % one by one, streams S",
+        "12 % infilling, no streams",
+    ]
+    dots = {round(step): height for group in axes.collections for step, height in group.get_offsets().tolist()}
+    assert dots.keys() == set(range(10, 90))
+    for step, height in dots.items():
+        assert height == (plan.n_streams(step) if plan.family(step) in ("strided", "one by one") else 0)
+    assert axes.get_title(loc="left") == "The curriculum: shuffled, then a mixture of orders"
+
+
+def test_a_left_to_right_training_has_no_streams_to_draw(monkeypatch):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: (figure, alt))
+    figure, alt = curriculum(Curriculum.left_to_right(16), 240)
+    assert alt == "Left to right for 240 steps."
+    assert not figure.axes[0].collections
