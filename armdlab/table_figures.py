@@ -25,13 +25,14 @@ def bars(table: Table) -> Picture:
     figure = Figure(figsize=(9.5, 1.2 + 0.34 * len(cells)), layout="constrained")
     axes = figure.subplots()
     for y, (_, column, cell) in enumerate(cells):
-        colour = PALETTE[names.index(column) % len(PALETTE)]
-        axes.barh(y, cell.value, xerr=0 if math.isnan(cell.error) else cell.error, color=colour, ecolor=INK, capsize=2)
-        axes.annotate(f" {cell.value:.2f}", (cell.value + (cell.error or 0), y), va="center", fontsize=8, color=INK)
+        colour, error = PALETTE[names.index(column) % len(PALETTE)], 0 if math.isnan(cell.error) else cell.error
+        axes.barh(y, cell.value, xerr=error, color=colour, ecolor=INK, capsize=2)
+        axes.annotate(f" {cell.value:.2f}", (cell.value + error, y), va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(cells)), [f"{line}: {column}" for line, column, _ in cells], fontsize=8)
     axes.invert_yaxis()
     log_scale(axes, "x")
-    axes.set_xlabel("perplexity (log scale; whiskers are one standard error)")
+    over = " or ".join(dict.fromkeys(cell.over for *_, cell in cells if cell.over))
+    axes.set_xlabel(f"perplexity (log scale; whiskers are one standard error{f', over {over}' if over else ''})")
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     listed = "; ".join(f"{line}, {column}: {cell.value:.2f}" for line, column, cell in cells)

@@ -182,7 +182,7 @@ def test_log_mean_exp_over_orders_is_the_exact_probability_and_below_the_bound()
     found = any_order(model, text, 4, n_orders=300, batch_size=81)
     assert found.nats_per_token == pytest.approx(float(exact.mean()) / 4, rel=0.01)
     assert found.mean_of_logs == pytest.approx(float(-by_order.mean()) / 4, rel=0.01)
-    assert found.nats_per_token < found.mean_of_logs
+    assert found.nats_per_token < found.mean_of_logs == found.bound.nats_per_token
     at_most = bound(model, text, 4, samples=100, batch_size=81)
     assert at_most.nats_per_token == pytest.approx(found.mean_of_logs, rel=0.02)
 
@@ -198,6 +198,9 @@ def test_figures_say_whether_they_are_a_bound():
     said = str(any_order(model, text, 8, n_orders=2, n_rows=3))
     assert "exact in the limit, log-mean-exp over 2 random orders a row, random orders (seed 0); held-out" in said
     assert "24 tokens in rows of 8" in said
+    beside = any_order(model, text, 8, n_orders=2, n_rows=3).bound
+    assert "bound by 2 maskings a row, all steps of random orders (seed 0); held-out text, 24 tokens" in str(beside)
+    assert beside.standard_error > 0
     inside = str(bound(block_model(3), text, 8, samples=1))
     assert "mean over random orders inside blocks of 3, left to right (seed 0)" in inside
     with pytest.raises(ValueError, match=r"^samples=0 must be at least 1; 8 is a good start$"):

@@ -451,7 +451,11 @@ def test_every_baseline_can_be_evaluated(trained, tmp_path, model):
         orders
         == {
             "ar": ["left to right"],
-            "mdlm": ["mean over random orders (seed 0)", "random orders (seed 0)"],
+            "mdlm": [
+                "mean over random orders (seed 0)",
+                "all steps of random orders (seed 0)",
+                "random orders (seed 0)",
+            ],
             "block": ["mean over random orders inside blocks of 8, left to right (seed 0)"],
         }[model]
     )

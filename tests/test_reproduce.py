@@ -167,7 +167,15 @@ def test_table_3_holds_each_model_under_its_orders_with_the_papers_figures_besid
     assert len(by_name) == 6
     tuned = by_name["ARMD, 12 steps"]
     assert tuned.cells.keys() == {"held out", "random orders", "S = 2", "S = 4", "S = 8", "on 3 rows"}
-    assert len(tuned.cells["held out"].conditions) == 2  # two seeds
+    assert len(tuned.cells["held out"].conditions) == 2
+    assert tuned.cells["held out"].over == "2 seeds"
+    at_most, exact = (by_name[name].cells for name in ("MDLM, 30 steps, bound", "MDLM, log-mean-exp over 2 orders"))
+    assert at_most["held out"].over == exact["on 3 rows"].over == "rows"
+    assert exact["on 3 rows"].value < at_most["on 3 rows"].value  # by the same orders: whatever was drawn
+    for cell in (at_most["on 3 rows"], exact["on 3 rows"]):
+        assert re.search(
+            r"random orders \(seed 0\); validation split of \S+, on 3 rows, 48 tokens in", cell.conditions[0]
+        )
     assert table.ratio(by_name["AR, 10 steps"], "held out") == 1
     assert "Transformer 22.83" in str(table)
     assert "log-mean-exp over 2 random orders" in str(table)
@@ -188,7 +196,19 @@ def test_table_2_compares_every_writer_with_its_own_first_line(runs):
     assert re.search(
         r"against its first line: perplexity [+-][\d.]+%, entropy [+-][\d.]+%, by itself [+-][\d.]+%", strided
     )
-    assert "bits)" in table.lines[0].cells["by the judge"].note
+    cells = [line.cells["by the judge"] for line in table.lines]
+    assert re.fullmatch(r" \([\d.]+ bits\)", cells[0].note)
+    for line, base, first in (
+        (2, 1, "its first line"),
+        (4, 3, "sequential"),
+        (5, 3, "sequential"),
+        (7, 6, "sequential"),
+    ):
+        ratio = cells[line].value / cells[base].value
+        assert cells[line].note.endswith(f" bits), {ratio:.3f} x {first}")
+    assert {cell.over for cell in cells} == {"samples"}
+    assert "~103 in N steps" in table.lines[1].paper  # whatever the number of steps
+    assert "~113 in N/2 steps" in table.lines[2].paper
 
 
 def test_table_1_reads_other_corpora_by_the_models_own_tokenizer(runs, budget):
@@ -196,6 +216,7 @@ def test_table_1_reads_other_corpora_by_the_models_own_tokenizer(runs, budget):
     (column,) = {column for line in table.lines for column in line.cells}
     assert column == budget.zero_shot[0]
     assert all("not trained on" in line.cells[column].conditions[0] for line in table.lines)
+    assert all(line.paper.count(" / ") == 4 and "..." not in line.paper for line in table.lines)
     assert table.lines[0].cells[column].value > runs["ar_0"].card["validation"]["perplexity"]
 
 
@@ -284,11 +305,11 @@ def test_the_laptop_budget_keeps_to_the_claims_that_it_tests():
 
 def test_a_table_shows_means_errors_ratios_and_conditions():
     lines = (
-        Line("A", {"x": Cell(20.0, 0.5, ("how A",))}, "22.83"),
+        Line("A", {"x": Cell(20.0, 0.5, ("how A",), over="3 seeds")}, "22.83"),
         Line("B", {"x": Cell(19.0, 0.25, ("how B",), " (7.9 bits)"), "y": Cell(30.0, 1.0, ())}),
     )
     said = str(Table("Title", lines, "A"))
-    assert "20.00 +- 0.50 1.000 x" in said
+    assert "20.00 +- 0.50 (3 seeds) 1.000 x" in said
     assert "19.00 +- 0.25 0.950 x (7.9 bits)" in said
     assert "30.00 +- 1.00" in said
     assert said.endswith("A: how A\nB: how B")
