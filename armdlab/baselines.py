@@ -168,6 +168,30 @@ class MDLM(BlockDiffusion):
         super().__init__(config, None)
 
 
+def at_parity(vocab_size: int, max_length: int, *, d_position: int | None = None, **sizes: float) -> ARMDConfig:
+    """The config of an ARMD whose parameters are within 1 % of its baselines'.
+
+    A table of positions is what ARMD has and the others have not, and it would weigh in long rows of a narrow model. So
+    position embeddings are as wide as 1 % allows: 64 at most, 2 at least.
+
+    Args:
+        vocab_size: as in `ARMDConfig`.
+        max_length: as in `ARMDConfig`.
+        d_position: taken as it is where it is given.
+        sizes: the others of `ARMDConfig`.
+
+    >>> at_parity(1024, 256, n_layer=4, d_model=128).d_position, at_parity(50_257, 1024, d_model=768).d_position
+    (40, 64)
+    """
+    if d_position is not None:
+        return ARMDConfig(vocab_size, max_length, d_position=d_position, **sizes)
+    config = ARMDConfig(vocab_size, max_length, **sizes)
+    D, tables = config.d_model, 1 if config.tie_weights else 2
+    baseline = tables * vocab_size * D + 12 * config.n_layer * D**2  # attention has 4 D^2 a layer, feed-forward 8
+    width = (baseline // 100 - D) // (max_length + 1)  # the norm behind prefix aggregation has D
+    return replace(config, d_position=max(2, min(config.d_position, width // 2 * 2)))
+
+
 class ShiftedQuery(ARMD):
     """A target starts from the token made just before it, q_n = x_{n-1}: strictly causal, but no longer blind to order.
 

@@ -20,8 +20,9 @@ from armdlab.checkpoints import write_json
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
+from armdlab.model import ARMD
 from armdlab.recipes import VALIDATION_TOKENS, Session
-from armdlab.rows import encode
+from armdlab.rows import Rows, encode
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import Json, progress
 from armdlab.trained import CARD, fastest_device, load
@@ -141,7 +142,7 @@ def write(
 def evaluate(
     folder: Folder,
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model's own held-out part.")] = None,
-    streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams; repeatable.")] = None,
+    streams: Annotated[list[int] | None, typer.Option(help="Score under S strided streams alone; repeatable.")] = None,
     samples: Annotated[
         int | None, typer.Option(help="Of a model of tales: how many to write for each S; 200 if left out, 0 for none.")
     ] = None,
@@ -149,7 +150,9 @@ def evaluate(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Score held-out text, exactly, under left-to-right and strided orders.
+    """Score held-out text, exactly, under left-to-right, strided and random orders.
+
+    Masked diffusion is scored by its bound; on a few rows exactly, too, beside the bound on these.
 
     A model of tales also writes some, and is compared with the truth: nats above it, share of tales that hold together.
 
@@ -184,12 +187,19 @@ def evaluate(
         steps = tuple(dict.fromkeys((size, max(1, size // 4))))  # of each block
         found = [bound(lab.model, text, length, name=said_of)]
         if size == length:  # block diffusion cannot follow any order
-            found += [any_order(lab.model, text, length, n_rows=16, n_orders=4, name=said_of)]
+            on_few = any_order(lab.model, text, length, n_rows=16, n_orders=4, name=f"{said_of}, up to 16 rows of it")
+            found += [on_few.bound, on_few]
     else:
         counts, found = streams or counts, []
         for count in counts:
             progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
             found.append(likelihood(lab.model, text, length, streams=count, name=said_of))
+        if isinstance(lab.model, ARMD) and not streams:
+            if isinstance(text, Rows) or len(text.ids) >= length:
+                progress.print(f"scoring {name} in random orders")
+                found.append(likelihood(lab.model, text, length, shuffled=length, name=said_of))
+            else:
+                progress.print(f"{name} holds out no whole row of {length} tokens: none is scored in random orders")
     results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
     facts, said = {"corpus": name, "split": split, "results": results}, list(map(str, found))
     if writes_tales and samples:
@@ -250,6 +260,11 @@ def reproduce(
     for name, value, allowed in (("table", table, TABLES), ("budget", budget, BUDGETS)):
         if value not in allowed:
             raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ValueError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} processes were launched, each of which would measure the whole "
+            "table, and train by larger batches than its budget says; start `armdlab reproduce` without torchrun"
+        )
     out = out or Path("runs") / budget
     command = f"armdlab reproduce {table} --budget {budget}"
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from armdlab.orders import GenerationOrder
 
 FOREVER = 10**12  # steps
-FAMILIES = ("left to right", "shuffled", "strided", "one by one", "cut", "random", "infilling")
+IN_STREAMS = ("strided", "one by one", "cut")
+FAMILIES = ("left to right", "shuffled", *IN_STREAMS, "random", "infilling")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Curriculum:
         family = self.family(step)
         if family == "shuffled":
             return f"{self.n_shuffled(step)} of {self.length} shuffled"
-        if family in ("strided", "one by one", "cut"):
+        if family in IN_STREAMS:
             ending = {"strided": "", "one by one": ", one by one", "cut": ", some waiting"}[family]
             return f"{self.n_streams(step)} streams{ending}"
         return family
@@ -169,7 +170,7 @@ class Curriculum:
         family, generator = self.family(step), seeded(self.seed, step, own)
         if family == "left to right":
             return GenerationOrder.left_to_right(self.length)
-        if family in ("strided", "one by one", "cut"):
+        if family in IN_STREAMS:
             strided = GenerationOrder.strided(self.length, self.n_streams(step))
             if family == "one by one":
                 return strided.one_by_one()

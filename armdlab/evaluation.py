@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -298,10 +298,19 @@ class AnyOrder(Figure):
     Args:
         n_orders: how many random orders were drawn for each row, K.
         mean_of_logs: nats per token, the mean over the same orders: a sample of the bound.
+        bound_error: standard error of `mean_of_logs`, from the spread of the rows.
     """
 
     n_orders: int = 0
     mean_of_logs: float = math.nan
+    bound_error: float = math.nan
+
+    @property
+    def bound(self) -> Bound:
+        """What the bound says of the same rows by the same orders; never below this figure (Jensen)."""
+        shared = {field.name: getattr(self, field.name) for field in fields(Figure)}
+        shared |= {"nats_per_token": self.mean_of_logs, "standard_error": self.bound_error}
+        return Bound(**shared | {"order": f"all steps of {self.order}"}, samples=self.n_orders)
 
     def __str__(self) -> str:
         kind = f"exact in the limit, log-mean-exp over {self.n_orders} random orders a row"
@@ -349,9 +358,10 @@ def any_order(
                 logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
     counts = n_text_tokens(text, rows)
     mean, error = ratio_of_sums(math.log(n_orders) - logs.logsumexp(0), counts)
+    at_most, bound_error = ratio_of_sums(-logs.mean(0), counts)
     layout = text.layout if isinstance(text, Rows) else ""
     sizes = (int(counts.sum()), length, f"random orders (seed {seed})", layout, name, precision_of(model))
-    return AnyOrder(mean, error, *sizes, n_orders=n_orders, mean_of_logs=float(-logs.mean(0).sum() / counts.sum()))
+    return AnyOrder(mean, error, *sizes, n_orders=n_orders, mean_of_logs=at_most, bound_error=bound_error)
 
 
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:

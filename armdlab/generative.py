@@ -1,4 +1,8 @@
-"""How good is what a model writes, in the eyes of another? (generative perplexity, never without its conditions)"""
+"""How good is what a model writes, in the eyes of another? (generative perplexity, never without its conditions)
+
+MAUVE, which sets what a model writes beside human texts, is left out: its library (mauve-text 0.4.0, of 2024) installs
+with our pins, but brings faiss and scikit-learn along and by default reads texts by GPT-2 large, a download.
+"""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from accelerate.utils import broadcast_object_list
 
 import armdlab
 from armdlab import corpora
-from armdlab.baselines import AR, MDLM, BlockDiffusion
+from armdlab.baselines import AR, MDLM, BlockDiffusion, at_parity
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
-from armdlab.model import ARMD, ARMDConfig, Transformer
+from armdlab.model import ARMD, Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
@@ -53,7 +53,8 @@ class Recipe:
         n_layer: layers L.
         n_head: attention heads H.
         d_model: width D.
-        d_position: width of the position embeddings of prefix aggregation.
+        d_position: of the position embeddings; None for what `baselines.at_parity` chooses.
+        tie_weights: whether the head reuses the token embedding.
         dropout: share of features dropped; None for 0.4 where the text is small, else 0.
         batch_size: rows at each step, B.
         micro_batch_size: rows in one pass; None for all.
@@ -88,7 +89,8 @@ class Recipe:
     n_layer: int = 4
     n_head: int = 4
     d_model: int = 128
-    d_position: int = 64
+    d_position: int | None = None
+    tie_weights: bool = False
     dropout: float | None = None
     batch_size: int = 16
     micro_batch_size: int | None = None
@@ -234,8 +236,7 @@ class Session:
         text, held_out = _texts(recipe, splits, lab.tokenizer)
         training = Training(lab.model, text, load_plan(out))
         training.resume(out)
-        split = corpora.held_out_split(splits)
-        return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card, split)
+        return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card, corpora.held_out_split(splits))
 
     @property
     def model(self) -> Transformer:
@@ -287,9 +288,8 @@ class Session:
             )
         else:
             order = GenerationOrder.left_to_right(length)
-        return self.tokenizer.decode(
-            generate(self.model, length=length, order=order, seed=self.recipe.seed)[0].tolist()
-        )
+        ids = generate(self.model, length=length, order=order, seed=self.recipe.seed)[0]
+        return self.tokenizer.decode(ids.tolist())
 
     def watch(self, *, scores: int = 10, save_every: float = 300.0) -> Iterator[Moment]:
         """Train to the end, and say after each step what there is to see; the caller may stop at any.
@@ -371,12 +371,12 @@ class Moment:
     sample: str | None
 
 
-SIZES = ("n_layer", "n_head", "d_model", "d_position")
+SIZES = ("n_layer", "n_head", "d_model", "d_position", "tie_weights")
 
 
 def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
     sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
-    config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
+    config = at_parity(tokenizer.vocab_size, recipe.length, **sizes)
     torch.manual_seed(recipe.seed)
     return BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
 

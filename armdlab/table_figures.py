@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from armdlab.checkpoints import write_json
-from armdlab.curriculum import Curriculum
+from armdlab.curriculum import FAMILIES, IN_STREAMS, Curriculum
 from armdlab.figures import INK, PALETTE, Picture, log_scale
 from armdlab.tables import Table
 
@@ -28,13 +28,14 @@ def bars(table: Table) -> Picture:
     figure = Figure(figsize=(9.5, 1.2 + 0.34 * len(cells)), layout="constrained")
     axes = figure.subplots()
     for y, (_, column, cell) in enumerate(cells):
-        colour = PALETTE[names.index(column) % len(PALETTE)]
-        axes.barh(y, cell.value, xerr=0 if math.isnan(cell.error) else cell.error, color=colour, ecolor=INK, capsize=2)
-        axes.annotate(f" {cell.value:.2f}", (cell.value + (cell.error or 0), y), va="center", fontsize=8, color=INK)
+        colour, error = PALETTE[names.index(column) % len(PALETTE)], 0 if math.isnan(cell.error) else cell.error
+        axes.barh(y, cell.value, xerr=error, color=colour, ecolor=INK, capsize=2)
+        axes.annotate(f" {cell.value:.2f}", (cell.value + error, y), va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(cells)), [f"{line}: {column}" for line, column, _ in cells], fontsize=8)
     axes.invert_yaxis()
     log_scale(axes, "x")
-    axes.set_xlabel("perplexity (log scale; whiskers are one standard error)")
+    over = " or ".join(dict.fromkeys(cell.over for *_, cell in cells if cell.over))
+    axes.set_xlabel(f"perplexity (log scale; whiskers are one standard error{f', over {over}' if over else ''})")
     axes.set_title(table.title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     listed = "; ".join(f"{line}, {column}: {cell.value:.2f}" for line, column, cell in cells)
@@ -179,7 +180,9 @@ def save(table: Table, folder: Path, name: str) -> str:
 
 
 def curriculum(plan: Curriculum, steps: int) -> Picture:
-    """What a curriculum teaches at each step: shuffled tokens as a curve, drawn streams as dots.
+    """What a curriculum teaches at each step: shuffled tokens as a curve, then a dot for the family that is drawn.
+
+    A dot stands at the number of streams; of a family that has none, at 0.
 
     Args:
         plan: the curriculum.
@@ -191,22 +194,48 @@ def curriculum(plan: Curriculum, steps: int) -> Picture:
     every = max(1, steps // 400)
     shown = range(0, last, every)
     axes.plot(list(shown), [plan.n_shuffled(step) for step in shown], color=PALETTE[5], label="shuffled tokens")
-    strided = [step for step in range(last, steps, every) if plan.family(step) == "strided"]
-    axes.scatter(strided, [plan.n_streams(step) for step in strided], s=8, color=PALETTE[6], label="streams S")
+    drawn = {step: plan.family(step) for step in range(last, steps, every)}
+    shares = _shares(plan)
+    for family in shares if drawn else ():
+        at = [step for step in drawn if drawn[step] == family]
+        heights = [plan.n_streams(step) if family in IN_STREAMS else 0 for step in at]
+        colour = PALETTE[(FAMILIES.index(family) + 4) % len(PALETTE)]  # of shuffled orders that of the curve
+        said = "streams S" if family in IN_STREAMS else "no streams"
+        axes.scatter(at, heights, s=8, color=colour, label=said if len(shares) == 1 else f"{shares[family]}, {said}")
     axes.set_ylim(-0.5, 1.25 * max(plan.rho, *plan.streams))
-    for step, name in ((plan.i_ar, "i_AR"), (plan.i_perm, "i_perm"), (plan.i_strided, "streams begin")):
+    names, said = zip(*_lessons(plan, steps), strict=True)
+    begins = "streams begin" if names[-1] == "in streams" else "mixture begins"
+    for step, name in ((plan.i_ar, "i_AR"), (plan.i_perm, "i_perm"), (plan.i_strided, begins)):
         if step < steps:
             axes.axvline(step, color=INK, linewidth=0.8, linestyle=":")
             axes.annotate(f" {name}", (step, axes.get_ylim()[1]), fontsize=8, ha="left", va="top", color=INK)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("number of tokens or streams")
-    axes.set_title("The curriculum: left to right, then shuffled, then in streams", fontsize=10, loc="left")
-    axes.legend(frameon=False, loc="center", bbox_to_anchor=(0.6, 0.4))
+    axes.set_title(f"The curriculum: {', then '.join(names)}", fontsize=10, loc="left")
+    where = ("center", (0.6, 0.4)) if len(shares) == 1 else ("center left", (1, 0.5))  # many names stand beside
+    axes.legend(frameon=False, loc=where[0], bbox_to_anchor=where[1])
     axes.spines[["top", "right"]].set_visible(False)
-    grown = f"shuffled tokens grow from 1 to {plan.rho} until step {min(plan.i_perm, steps):,}"
-    alt = (
-        f"Left to right for {min(plan.i_ar, steps):,} steps; {grown if plan.rho else 'no token is shuffled'}; from "
-        f"step {min(plan.i_strided, steps):,} of {steps:,} on, orders of "
-        f"{', '.join(map(str, dict.fromkeys(plan.streams)))} streams."
-    )
-    return Picture.of(figure, alt)
+    return Picture.of(figure, f"{'; '.join(said).capitalize()}.")
+
+
+def _shares(plan: Curriculum) -> dict[str, str]:
+    """Each family of the last lesson, and how often it is drawn, in words."""
+    weights = dict.fromkeys((family for family, _ in plan.mixture), 0.0)
+    for family, weight in plan.mixture:
+        weights[family] += weight
+    return {family: f"{100 * weight / sum(weights.values()):.0f} % {family}" for family, weight in weights.items()}
+
+
+def _lessons(plan: Curriculum, steps: int) -> Iterator[tuple[str, str]]:
+    """Each lesson that a training reaches: its name, and what is to be said of it."""
+    last = min(plan.i_strided, steps)
+    if until := min(plan.i_ar, steps) if plan.rho else last:
+        yield "left to right", f"left to right for {until:,} steps"
+    if plan.rho and plan.i_ar < last:
+        yield "shuffled", f"shuffled tokens grow from 1 to {plan.rho} until step {min(plan.i_perm, steps):,}"
+    if last < steps:
+        shares, streams = _shares(plan), f"orders of {', '.join(map(str, dict.fromkeys(plan.streams)))} streams"
+        families = "" if [*shares] == ["strided"] else ", ".join(shares.values())
+        said = [families] * bool(families) + [streams] * any(family in IN_STREAMS for family in shares)
+        name = "in streams" if {*shares} <= {*IN_STREAMS} else "a mixture of orders"
+        yield name, f"from step {last:,} of {steps:,} on, {', in '.join(said)}"

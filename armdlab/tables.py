@@ -20,15 +20,17 @@ class Cell:
 
     Args:
         value: perplexity.
-        error: its standard error: over seeds where there are several, else over rows or samples.
+        error: its standard error.
         conditions: the whole sentence of each measurement.
         note: what stands behind it in the table, such as an entropy.
+        over: what `error` is over: "3 seeds", "rows" or "samples"; empty where it is not known.
     """
 
     value: float
     error: float
     conditions: tuple[str, ...]
     note: str = ""
+    over: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,13 @@ class Table:
         rows = self._rows()
         wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
         body = ["   ".join(f"{text:<{n}}" for text, n in zip(row, wide, strict=True)).rstrip() for row in rows]
-        return "\n".join([self.title, f"(x: ratio to {self.reference})", "", *body, "", *self._conditions()])
+        return "\n".join([self.title, self._legend, "", *body, "", *self._conditions()])
 
     __repr__ = __str__
+
+    @property
+    def _legend(self) -> str:
+        return f"(x: ratio to {self.reference}; +-: one standard error, over what the brackets behind it name)"
 
     def _rows(self) -> list[list[str]]:
         columns = list(dict.fromkeys(column for line in self.lines for column in line.cells))
@@ -90,12 +96,13 @@ class Table:
         if cell is None:
             return ""
         ratio = self.ratio(line, column)
-        return f"{cell.value:.2f} +- {cell.error:.2f}{'' if math.isnan(ratio) else f' {ratio:.3f} x'}{cell.note}"
+        over = f" ({cell.over})" if cell.over else ""
+        return f"{cell.value:.2f} +- {cell.error:.2f}{over}{'' if math.isnan(ratio) else f' {ratio:.3f} x'}{cell.note}"
 
     def _repr_markdown_(self) -> str:
         """The table as a notebook shows it; the conditions unfold."""
         head, *rows = self._rows()
-        lines = [f"**{self.title}** (x: ratio to {self.reference})", ""]
+        lines = [f"**{self.title}** {self._legend}", ""]
         body = ([escape(text).replace("|", "&#124;") for text in row] for row in rows)
         lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
         said = "\n".join(f"- {escape(text)}" for text in self._conditions())
@@ -125,7 +132,9 @@ class Table:
 
 def _read_cell(found: Mapping[str, Any]) -> Cell:
     error = math.nan if found["error"] is None else found["error"]  # JSON has no nan
-    return Cell(found["value"], error, tuple(found["conditions"]), found["note"])
+    n_seeds = len(found["conditions"])
+    over = found.get("over", f"{n_seeds} seeds" if n_seeds > 1 else "")  # older tables do not say
+    return Cell(found["value"], error, tuple(found["conditions"]), found["note"], over)
 
 
 def recorded(name: str) -> Table:

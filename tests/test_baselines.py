@@ -3,18 +3,23 @@
 import itertools
 import math
 import re
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
+from armdlab.budgets import BUDGETS
+from armdlab.cli import app
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.objectives import Masking, diffusion_bound, nll
-from armdlab.recipes import MODELS, Recipe
+from armdlab.recipes import MODELS, SIZES, Recipe, _new_model
 from armdlab.rows import Text
 from armdlab.samples import write_tales
 from armdlab.tale_evaluation import tale_report
@@ -177,7 +182,7 @@ def test_log_mean_exp_over_orders_is_the_exact_probability_and_below_the_bound()
     found = any_order(model, text, 4, n_orders=300, batch_size=81)
     assert found.nats_per_token == pytest.approx(float(exact.mean()) / 4, rel=0.01)
     assert found.mean_of_logs == pytest.approx(float(-by_order.mean()) / 4, rel=0.01)
-    assert found.nats_per_token < found.mean_of_logs
+    assert found.nats_per_token < found.mean_of_logs == found.bound.nats_per_token
     at_most = bound(model, text, 4, samples=100, batch_size=81)
     assert at_most.nats_per_token == pytest.approx(found.mean_of_logs, rel=0.02)
 
@@ -193,6 +198,9 @@ def test_figures_say_whether_they_are_a_bound():
     said = str(any_order(model, text, 8, n_orders=2, n_rows=3))
     assert "exact in the limit, log-mean-exp over 2 random orders a row, random orders (seed 0); held-out" in said
     assert "24 tokens in rows of 8" in said
+    beside = any_order(model, text, 8, n_orders=2, n_rows=3).bound
+    assert "bound by 2 maskings a row, all steps of random orders (seed 0); held-out text, 24 tokens" in str(beside)
+    assert beside.standard_error > 0
     inside = str(bound(block_model(3), text, 8, samples=1))
     assert "mean over random orders inside blocks of 3, left to right (seed 0)" in inside
     with pytest.raises(ValueError, match=r"^samples=0 must be at least 1; 8 is a good start$"):
@@ -312,21 +320,23 @@ def test_a_masking_process_reveals_each_token_at_any_step_and_skips_empty_ones()
 # -------------------------------------------------------------------------------------------------------- parity
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        ARMDConfig(50257, 1024, n_layer=12, n_head=12, d_model=768),  # the paper's small model
-        ARMDConfig(30522, 128, n_layer=12, n_head=12, d_model=768),  # LM1B
-        ARMDConfig(2217, 160, n_layer=6, d_model=128),  # the tales that the lab ships
-        ARMDConfig(1024, 256, n_layer=4, d_model=128, d_position=40),  # the tables at laptop scale
-    ],
-    ids=["openwebtext", "lm1b", "tales", "laptop"],
-)
-def test_parameter_counts_are_within_one_per_cent_of_armds(config):
+OPTIONS = {option.name: option.default for option in typer.main.get_command(app).commands["train"].params}
+SAID = {field.name: OPTIONS[field.name] for field in fields(Recipe) if field.name in OPTIONS}
+RECIPES = {"the command line": Recipe(**SAID | {"steps": 1}), "long rows": Recipe(length=2048)}
+RECIPES["tales"] = Recipe(length=160, vocab_size=2217, n_layer=6)
+RECIPES |= {f"{budget.name} {name}": recipe for budget in BUDGETS.values() for name, recipe in budget.recipes.items()}
+SIZED = {  # each size is counted once
+    tuple(getattr(recipe, size) for size in ("length", "vocab_size", *SIZES)): name for name, recipe in RECIPES.items()
+}
+
+
+@pytest.mark.parametrize("name", SIZED.values())
+def test_parameter_counts_are_within_one_per_cent_of_armds(name):
+    recipe = RECIPES[name]
+    tokenizer = SimpleNamespace(vocab_size=50_257 if isinstance(recipe.vocab_size, str) else recipe.vocab_size)
     with torch.device("meta"):
-        counts = {cls.__name__: cls(config).n_parameters for cls in (ARMD, AR, MDLM)}
-        counts["block"] = BlockDiffusion(config, 16).n_parameters
-    assert all(abs(count / counts["ARMD"] - 1) < 0.01 for count in counts.values()), counts
+        counts = {name: _new_model(replace(recipe, model=name, dropout=0.0), tokenizer).n_parameters for name in MODELS}
+    assert all(abs(count / counts["armd"] - 1) < 0.01 for count in counts.values()), counts
 
 
 def test_a_block_size_survives_the_disk(tmp_path):

@@ -183,13 +183,27 @@ def test_json_is_for_machines(trained):
     assert (facts["steps"], facts["tokens"], facts["streams"]) == (5, 8, 2)
     assert facts["nats_per_token"] > 0
     results = json.loads(armdlab("evaluate", folder / "model", "--json").stdout)["results"]
-    assert [r["order"] for r in results] == ["left to right", *(f"{s} strided streams" for s in (2, 4, 8))]
+    orders = ["left to right", *(f"{s} strided streams" for s in (2, 4, 8)), "random orders (seed 0)"]
+    assert [r["order"] for r in results] == orders
 
 
 def test_evaluation_repeats_what_training_reported(trained):
     folder, run = trained
     results = json.loads(armdlab("evaluate", folder / "model", "--streams", 1, "--json").stdout)["results"]
+    assert len(results) == 1
     assert results[0]["nats_per_token"] == pytest.approx(json.loads(run.stdout)["validation"]["nats_per_token"])
+
+
+def test_a_text_of_less_than_a_row_is_scored_without_random_orders_and_that_is_said(
+    trained, tmp_path, monkeypatch, capsys
+):
+    corpus = tmp_path / "short.jsonl"
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in ("The cat sits.", "Oh.")))
+    how = (trained[0] / "model", "--corpus", f"file:{corpus}", "--json")
+    code, out, err = run_main(monkeypatch, capsys, "evaluate", *how)
+    assert code == 0, err
+    assert "random orders" not in out
+    assert "holds out no whole row of 32 tokens: none is scored in random orders" in err
 
 
 def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
@@ -432,6 +446,17 @@ def test_ctrl_c_in_a_table_says_what_is_saved_and_what_is_not(trained, tmp_path,
     assert sentence.format(out=out).replace(" ", "") in err.replace(" ", "")
 
 
+def test_a_table_is_refused_to_several_processes_at_once(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, err = run_main(monkeypatch, capsys, "reproduce", "table3", "--out", tmp_path / "runs")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: WORLD_SIZE=2 processes were launched, each of which would measure the whole table, and train by larger "
+        "batches than its budget says; start `armdlab reproduce` without torchrun"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_export_says_how_large_it_is(trained, tmp_path):
     run = armdlab("export", trained[0] / "model", tmp_path / "small")
     assert run.returncode == 0, run.stderr
@@ -451,7 +476,11 @@ def test_every_baseline_can_be_evaluated(trained, tmp_path, model):
         orders
         == {
             "ar": ["left to right"],
-            "mdlm": ["mean over random orders (seed 0)", "random orders (seed 0)"],
+            "mdlm": [
+                "mean over random orders (seed 0)",
+                "all steps of random orders (seed 0)",
+                "random orders (seed 0)",
+            ],
             "block": ["mean over random orders inside blocks of 8, left to right (seed 0)"],
         }[model]
     )

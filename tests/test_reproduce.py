@@ -6,16 +6,18 @@ import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from armdlab import AR, GenerationOrder, generate
 from armdlab.budgets import BUDGETS, Budget
-from armdlab.curriculum import seeded
+from armdlab.curriculum import Curriculum, seeded
+from armdlab.figures import Picture
 from armdlab.generative import _recut, generated
 from armdlab.objectives import nll
-from armdlab.recipes import Recipe
+from armdlab.recipes import Recipe, _new_model
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
@@ -165,7 +167,15 @@ def test_table_3_holds_each_model_under_its_orders_with_the_papers_figures_besid
     assert len(by_name) == 6
     tuned = by_name["ARMD, 12 steps"]
     assert tuned.cells.keys() == {"held out", "random orders", "S = 2", "S = 4", "S = 8", "on 3 rows"}
-    assert len(tuned.cells["held out"].conditions) == 2  # two seeds
+    assert len(tuned.cells["held out"].conditions) == 2
+    assert tuned.cells["held out"].over == "2 seeds"
+    at_most, exact = (by_name[name].cells for name in ("MDLM, 30 steps, bound", "MDLM, log-mean-exp over 2 orders"))
+    assert at_most["held out"].over == exact["on 3 rows"].over == "rows"
+    assert exact["on 3 rows"].value < at_most["on 3 rows"].value  # by the same orders: whatever was drawn
+    for cell in (at_most["on 3 rows"], exact["on 3 rows"]):
+        assert re.search(
+            r"random orders \(seed 0\); validation split of \S+, on 3 rows, 48 tokens in", cell.conditions[0]
+        )
     assert table.ratio(by_name["AR, 10 steps"], "held out") == 1
     assert "Transformer 22.83" in str(table)
     assert "log-mean-exp over 2 random orders" in str(table)
@@ -186,7 +196,19 @@ def test_table_2_compares_every_writer_with_its_own_first_line(runs):
     assert re.search(
         r"against its first line: perplexity [+-][\d.]+%, entropy [+-][\d.]+%, by itself [+-][\d.]+%", strided
     )
-    assert "bits)" in table.lines[0].cells["by the judge"].note
+    cells = [line.cells["by the judge"] for line in table.lines]
+    assert re.fullmatch(r" \([\d.]+ bits\)", cells[0].note)
+    for line, base, first in (
+        (2, 1, "its first line"),
+        (4, 3, "sequential"),
+        (5, 3, "sequential"),
+        (7, 6, "sequential"),
+    ):
+        ratio = cells[line].value / cells[base].value
+        assert cells[line].note.endswith(f" bits), {ratio:.3f} x {first}")
+    assert {cell.over for cell in cells} == {"samples"}
+    assert "~103 in N steps" in table.lines[1].paper  # whatever the number of steps
+    assert "~113 in N/2 steps" in table.lines[2].paper
 
 
 def test_table_1_reads_other_corpora_by_the_models_own_tokenizer(runs, budget):
@@ -194,6 +216,7 @@ def test_table_1_reads_other_corpora_by_the_models_own_tokenizer(runs, budget):
     (column,) = {column for line in table.lines for column in line.cells}
     assert column == budget.zero_shot[0]
     assert all("not trained on" in line.cells[column].conditions[0] for line in table.lines)
+    assert all(line.paper.count(" / ") == 4 and "..." not in line.paper for line in table.lines)
     assert table.lines[0].cells[column].value > runs["ar_0"].card["validation"]["perplexity"]
 
 
@@ -261,6 +284,8 @@ def test_tables_name_the_split_that_was_scored(runs, budget, tmp_path):
 def test_the_gpu_budget_is_the_papers_settings():
     recipe = BUDGETS["gpu"].recipes["armd_0"]
     assert (recipe.batch_size, recipe.length, recipe.vocab_size) == (512, 1024, "openai-community/gpt2")
+    with torch.device("meta"):
+        assert _new_model(recipe, SimpleNamespace(vocab_size=50_257)).n_parameters == 123_618_368
     plan = recipe.plan.curriculum
     assert (plan.i_ar, plan.i_perm, plan.i_strided, plan.rho, plan.streams) == (9_000, 48_000, 180_000, 32, (1, 2, 4))
     assert recipe.plan.steps - plan.i_strided == 80_000
@@ -280,11 +305,11 @@ def test_the_laptop_budget_keeps_to_the_claims_that_it_tests():
 
 def test_a_table_shows_means_errors_ratios_and_conditions():
     lines = (
-        Line("A", {"x": Cell(20.0, 0.5, ("how A",))}, "22.83"),
+        Line("A", {"x": Cell(20.0, 0.5, ("how A",), over="3 seeds")}, "22.83"),
         Line("B", {"x": Cell(19.0, 0.25, ("how B",), " (7.9 bits)"), "y": Cell(30.0, 1.0, ())}),
     )
     said = str(Table("Title", lines, "A"))
-    assert "20.00 +- 0.50 1.000 x" in said
+    assert "20.00 +- 0.50 (3 seeds) 1.000 x" in said
     assert "19.00 +- 0.25 0.950 x (7.9 bits)" in said
     assert "30.00 +- 1.00" in said
     assert said.endswith("A: how A\nB: how B")
@@ -296,3 +321,34 @@ def test_a_curriculum_is_drawn_with_its_marks():
         "Left to right for 36 steps; shuffled tokens grow from 1 to 8 until step 96; from step 240 of 288 on, "
         "orders of 1, 2, 4, 8 streams."
     )
+
+
+def test_a_mixture_is_drawn_as_one_dot_for_each_step_and_says_its_weights(monkeypatch):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: (figure, alt))
+    mixture = (("left to right", 4), ("strided", 2), ("one by one", 1), ("infilling", 1))
+    plan = Curriculum(16, i_ar=0, i_perm=0, i_strided=10, rho=2, streams=(2, 4), mixture=mixture)
+    figure, alt = curriculum(plan, 90)
+    assert alt == (
+        "Shuffled tokens grow from 1 to 2 until step 0; from step 10 of 90 on, 50 % left to right, 25 % strided, "
+        "12 % one by one, 12 % infilling, in orders of 2, 4 streams."
+    )
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[1:] == [
+        "50 % left to right, no streams",
+        "25 % strided, streams S",
+        "12 % one by one, streams S",
+        "12 % infilling, no streams",
+    ]
+    dots = {round(step): height for group in axes.collections for step, height in group.get_offsets().tolist()}
+    assert dots.keys() == set(range(10, 90))
+    for step, height in dots.items():
+        assert height == (plan.n_streams(step) if plan.family(step) in ("strided", "one by one") else 0)
+    assert axes.get_title(loc="left") == "The curriculum: shuffled, then a mixture of orders"
+
+
+def test_a_left_to_right_training_has_no_streams_to_draw(monkeypatch):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: (figure, alt))
+    figure, alt = curriculum(Curriculum.left_to_right(16), 240)
+    assert alt == "Left to right for 240 steps."
+    assert not figure.axes[0].collections

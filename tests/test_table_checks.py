@@ -9,6 +9,7 @@ import torch
 
 from armdlab import table_checks, table_figures
 from armdlab.checkpoints import to_json
+from armdlab.figures import Picture
 from armdlab.tables import Cell, Line, Table, recorded
 
 
@@ -109,7 +110,7 @@ def test_the_judges_inputs_tell_all_mistakes_apart():
 TABLE = Table(
     "a title",
     (
-        Line("AR", {"held out": Cell(20.0, 0.5, ("exact, left to right",), " (7.00 bits)")}, "22.83"),
+        Line("AR", {"held out": Cell(20.0, 0.5, ("exact, left to right",), " (7.00 bits)", "rows")}, "22.83"),
         Line("MDLM <b>", {"held out": Cell(30.0, math.nan, ("bound", "of 2"))}),
     ),
     "AR",
@@ -123,6 +124,24 @@ def test_a_table_is_read_as_it_was_written():
     assert found.curves == TABLE.curves
     assert math.isnan(found.lines[1].cells["held out"].error)
     assert found.ratio(found.lines[1], "held out") == 1.5
+
+
+def test_a_table_of_before_says_seeds_where_there_were_several_and_nothing_where_it_cannot_know():
+    written = json.loads(to_json(TABLE.as_json()))
+    for line in written["lines"]:
+        for cell in line["cells"].values():
+            del cell["over"]
+    found = [line.cells["held out"].over for line in Table.from_json(written).lines]
+    assert found == ["", "2 seeds"]
+
+
+def test_bars_say_what_whiskers_are_over_and_do_without_an_error(monkeypatch):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: (figure, alt))
+    figure, alt = table_figures.bars(TABLE)
+    (axes,) = figure.axes
+    assert axes.get_xlabel().endswith("whiskers are one standard error, over rows)")
+    assert all(math.isfinite(text.xy[0]) for text in axes.texts)
+    assert "MDLM <b>, held out: 30.00" in alt
 
 
 @pytest.mark.parametrize("torn", [{}, {"title": "t", "lines": [{}]}, {"lines": 3, "title": "", "reference": ""}])
@@ -151,7 +170,7 @@ def test_shipped_tables_have_a_reference_and_a_condition_for_each_figure(name):
 def test_a_notebook_shows_a_table_with_its_conditions_folded_and_no_tag_of_its_own():
     shown = TABLE._repr_markdown_()
     assert "|  | held out | the paper |\n| --- | --- | --- |" in shown
-    assert "20.00 +- 0.50 1.000 x (7.00 bits)" in shown
+    assert "20.00 +- 0.50 (rows) 1.000 x (7.00 bits)" in shown
     assert "<details><summary>Conditions of every figure</summary>" in shown
     assert "<b>" not in shown
 
