@@ -230,7 +230,9 @@ def cut_blocks(
 
 
 def known_around_spans(length: int, batch_size: int, generator: torch.Generator) -> Tensor:
-    """What is given when one to three spans of a text are to be filled, together an eighth to a half of it.
+    """What is given when one to three spans are to be filled, together an eighth to a half of the text.
+
+    Less than that where they overlap.
 
     Args:
         length: number of text positions N.

@@ -255,8 +255,13 @@ def bound(
         name: what the text is, in words.
 
     Raises:
-        ValueError: if the text has no row.
+        ValueError: if the text has no row, `samples` is below 1, or `model` is no masked diffusion.
     """
+    if not isinstance(model, BlockDiffusion):
+        raise ValueError(
+            f"model={type(model).__name__} is not trained by masks and has no bound; give an MDLM or a BlockDiffusion, "
+            "or call likelihood"
+        )
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1; 8 is a good start")
     rows = whole_rows(text, length)
@@ -344,7 +349,7 @@ def any_order(
         name: what the text is, in words.
 
     Raises:
-        ValueError: if the text has no row, or `n_orders` is below 1.
+        ValueError: if the text has no row, or `n_orders` or `n_rows` is below 1.
     """
     if n_orders < 1:
         raise ValueError(f"n_orders={n_orders} must be at least 1; 8 is a good start")

@@ -117,6 +117,9 @@ def finish(lesson: str, **verdicts: Verdict) -> Shown:
     Args:
         lesson: its number.
         verdicts: name of an exercise -> what its judge said.
+
+    Raises:
+        ValueError: if there is no such lesson.
     """
     lines = [f"- {'passed' if v.passed else 'still open'}: {name.replace('_', ' ')}" for name, v in verdicts.items()]
     passed = sum(verdict.passed for verdict in verdicts.values())

@@ -223,7 +223,7 @@ class GenerationOrder:
             Order with one block for each known position (they cost no decoding step: one pass reads them all).
 
         Raises:
-            ValueError: if `streams` exceeds the number of unknown positions of a row.
+            ValueError: if `streams` exceeds the number of unknown positions of a row, or 1 where there is none.
 
         >>> order = GenerationOrder.infilling([True, False, False, True, False, False], streams=2)
         >>> order.positions.tolist(), order.blocks.tolist()

@@ -200,7 +200,8 @@ def tale_report(
         grammar: the source; the lab's own tales if None.
 
     Raises:
-        ValueError: if `streams` is empty, or as `excess_nats`, `write_tales` and `validity`.
+        ValueError: if `streams` is empty, masked diffusion has no `steps` or another model some, or as `excess_nats`,
+            `write_tales` and `validity`.
     """
     streams, steps = tuple(streams), tuple(steps)
     if not streams:

@@ -117,7 +117,11 @@ class Trace:
         return math.fsum(made.log_prob for step in self.steps for made in step.made)
 
     def after(self, n_steps: int) -> list[str | None]:
-        """The text as it stood after so many steps: one piece a position, None where nothing was yet."""
+        """The text as it stood after so many steps: one piece a position, None where nothing was yet.
+
+        Raises:
+            ValueError: if the run had fewer steps.
+        """
         if not 0 <= n_steps <= len(self.steps):
             raise ValueError(f"n_steps={n_steps} must be from 0 to {len(self.steps)}, the steps of this trace")
         pieces = list(self.given)
@@ -213,7 +217,11 @@ class Trace:
             raise ValueError(f"this trace lacks a part, or one is of the wrong kind: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write it by its ending: .json, .html (an animation that needs no network), .gif (the same, as a picture)."""
+        """Write it by its ending: .json, .html (an animation that needs no network), .gif (the same, as a picture).
+
+        Raises:
+            ValueError: if the ending is another.
+        """
         path = Path(path)
         kinds = {".json": self.to_json, ".html": self.to_html, ".gif": self.to_gif}
         if path.suffix not in kinds:

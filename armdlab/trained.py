@@ -128,7 +128,7 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> Lab:
 
     Raises:
         FileNotFoundError: if there is neither, or a file is missing in it.
-        ValueError: if a file is torn, or model and tokenizer do not belong together.
+        ValueError: if a file is torn, the class of the model is unknown, or model and tokenizer do not belong together.
     """
     folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
     if not folder.is_dir():

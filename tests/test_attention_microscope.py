@@ -88,7 +88,9 @@ def test_what_cannot_be_is_a_sentence_and_changes_nothing(microscope, content, s
 @pytest.mark.parametrize("text", ["<script>", "🦊", "שלום", "e\u0301\u0301", "x y"])
 def test_any_text_comes_back_token_by_token(microscope, text):
     assert asked(microscope, text=text, kind="left to right")["status"] == "done"
+    assert "".join(microscope.state["words"]) == text
     assert microscope.state["ranks"] == list(range(len(microscope.state["words"])))
+    assert len(unpacked(microscope)[0, 0]) == len(microscope._lab.tokenizer.encode(text))  # a word for each id
 
 
 def test_only_an_armd_can_be_looked_into():

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from strategies import random_tokens, tiny
 
-from armdlab import AR, ARMD, ARMDConfig, load
+from armdlab import AR, ARMD, ARMDConfig, generate, load
+from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import written_whole
 from armdlab.tokenization import Tokenizer
 
@@ -213,3 +214,39 @@ def test_what_is_written_ends_where_its_text_ends(tmp_path):
     assert lab.read([*words, tokenizer.end_of_text, *words]) == "some words"
     assert lab.read(words) == "some words"
     assert "<|endoftext|>" not in lab.write("some", seed=0)
+
+
+def test_a_lab_packs_its_model_once_and_anew_after_it_was_trained_on(folder):
+    lab = load(folder)
+    engine = lab.engine
+    assert lab.engine is engine
+    before = lab.tokens("one ", length=12, seed=0)
+    with torch.no_grad():
+        lab.model.head.weight.mul_(-50)
+    assert lab.engine is not engine
+    after = lab.tokens("one ", length=12, seed=0)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, generate(lab.model, prompt=lab.tokenizer.encode("one "), length=12, seed=0))
+
+
+def test_a_class_that_this_version_does_not_know_is_named(folder):
+    _edit_config(architecture="Oracle")(folder)
+    sentence = f"{folder / 'config.json'} describes Oracle, which this version of armdlab does not know"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("cls", "more", "names", "said"),
+    [
+        (ARMD, (), ("max_length", "vocab_size"), "max_length and vocab_size"),
+        (BlockDiffusion, (4,), ("block_size",), "block_size"),
+    ],
+)
+def test_what_a_config_lacks_is_named(tmp_path, cls, more, names, said):
+    cls(ARMDConfig(7, 12, n_layer=2, n_head=2, d_model=16), *more).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in names}))
+    sentence = f"{tmp_path / 'config.json'} lacks {said}; it was not written by this version of armdlab"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        cls.from_pretrained(tmp_path)

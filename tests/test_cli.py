@@ -40,11 +40,11 @@ def armdlab(*arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def diffusion(tmp_path_factory):
-    """Folders of untrained models that know masked diffusion, and of one that knows left to right alone."""
+    """Folders of untrained models: of masked diffusion, of left to right alone, and of any order."""
     folder = tmp_path_factory.mktemp("diffusion")
     (folder / "cats.txt").write_text(TEXT)
     sizes = {"length": 32, "n_layer": 2, "d_model": 32, "vocab_size": 300, "batch_size": 4, "block_size": 8}
-    for model in ("mdlm", "block", "ar"):
+    for model in ("mdlm", "block", "ar", "armd"):
         Session.begin(Recipe(model=model, corpus=f"file:{folder / 'cats.txt'}", **sizes), folder / model).save()
     return folder
 
@@ -166,6 +166,36 @@ def test_json_has_null_where_there_is_no_number(diffusion, monkeypatch, capsys, 
     assert facts["results"][0]["standard_error"] is None
 
 
+def test_what_was_found_goes_into_the_card_if_it_is_to_be_kept(diffusion, monkeypatch, capsys, tmp_path):
+    folder = shutil.copytree(diffusion / "ar", tmp_path / "ar")
+    before = json.loads((folder / "card.json").read_text())
+    for how, kept in (((), set()), (("--keep",), {"figures"})):
+        code, out, err = run_main(monkeypatch, capsys, "evaluate", folder, "--json", *how)
+        assert code == 0, err
+        after = json.loads((folder / "card.json").read_text())
+        assert after.keys() - before.keys() == kept
+        assert {name: after[name] for name in before} == before
+    assert after["figures"] == json.loads(out)
+
+
+def test_a_text_is_as_long_as_fits_if_no_number_is_asked_for(diffusion, monkeypatch, capsys):
+    """Behind the prompt, in lanes of equal length."""
+    n_prompt = len(load(diffusion / "armd").tokenizer.encode("The cat"))
+    for streams in (1, 4, 7):
+        how = ("--prompt", "The cat", "--streams", streams, "--json")
+        code, out, err = run_main(monkeypatch, capsys, "generate", diffusion / "armd", *how)
+        assert code == 0, err
+        assert json.loads(out)["tokens"] == (32 - n_prompt) // streams * streams
+
+
+def test_the_likeliest_of_one_is_the_likeliest(diffusion, monkeypatch, capsys):
+    texts = [
+        run_main(monkeypatch, capsys, "generate", diffusion / "ar", "--seed", 1, *how)[1]
+        for how in (("--top-k", 1), ("--temperature", 0), ())
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
 @pytest.mark.parametrize("way", [["--verify"], ["--min-probability", "0.5"]])
 def test_other_ways_to_write_in_parallel(trained, way):
     folder, _ = trained
@@ -278,6 +308,7 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
         (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
         (["train", "--out", "{new}", "--steps", "0"], "error: steps=0 must be at least 1"),
+        (["train", "--out", "{new}", "--minutes", "0"], "error: minutes=0.0 must be above 0; 2 is a good start"),
         (["reproduce", "table9"], "error: table='table9' is unknown; choose table1, table2, table3"),
         (["reproduce", "table1", "--budget", "phone"], "error: budget='phone' is unknown; choose laptop, gpu"),
         (
@@ -361,13 +392,20 @@ def test_a_mistake_leaves_a_fresh_process_with_code_2_and_no_traceback(tmp_path)
     assert "Traceback" not in run.stderr
 
 
+def test_whoever_looks_for_a_fault_may_have_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARMDLAB_DEBUG", "1")
+    monkeypatch.setattr("sys.argv", ["armdlab", "generate", str(tmp_path / "nowhere")])
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder here"):
+        main()
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "evaluate", "reproduce", "export", "bench", "doctor"])
 def test_help_shows_examples(command, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["armdlab", command, "--help"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    assert f"armdlab {command}" in capsys.readouterr().out
+    assert re.search(rf"Examples?: +armdlab {command} ", capsys.readouterr().out)  # the usage names it too
 
 
 def test_benchmarks_are_listed_and_take_what_follows_their_name():
@@ -376,6 +414,7 @@ def test_benchmarks_are_listed_and_take_what_follows_their_name():
     small = ["--d-model", 32, "--n-layer", 2, "--batch-size", 1, "--length", 16, "--repeats", 1]
     run = armdlab("bench", "training", *small)
     assert run.returncode == 0, run.stderr
+    assert "2 layers, width 32, 1 rows of 16" in run.stdout
 
 
 def test_doctor_finds_this_machine_well_and_speaks_json():
@@ -394,6 +433,13 @@ def test_doctor_names_what_is_missing_and_the_mend(monkeypatch):
     assert ill.keys() == {"nonesuch", "torch", "disk", "ipywidgets in JupyterLab", "anywidget in JupyterLab"}
     assert ill["nonesuch"] == Finding("nonesuch", False, "not installed", "pip install 'nonesuch>=3'")
     assert ill["torch"].mend == "pip install 'torch>=99'"
+
+
+def test_a_machine_that_lacks_something_is_told_by_the_exit_code_too(monkeypatch, capsys):
+    monkeypatch.setattr("armdlab.doctor.LEAST_DISK", 10**18)
+    code, out, _ = run_main(monkeypatch, capsys, "doctor")
+    assert code == 1
+    assert re.findall(r"\[FAIL\] (\w+)", out) == ["disk"]
 
 
 def test_a_table_is_printed_and_written_with_its_figures(tmp_path, monkeypatch, capsys):

@@ -164,3 +164,5 @@ def test_a_lesson_leads_to_the_next_one_and_the_last_to_the_extra():
     assert repr(lab.finish("00")).endswith("Next: lesson 01, Masking is an order.")
     assert repr(lab.finish("08")).endswith("Next: an extra, lesson x1, Tales whose truth is known.")
     assert repr(lab.finish("x1")).endswith("This is the last lesson.")
+    with pytest.raises(ValueError, match=r"^lesson='99' must be one of 00, 01, 02, 03, 04, 05, 06, 07, 08, x1$"):
+        lab.finish("99")

@@ -201,14 +201,17 @@ def test_stubs_are_judged_open_and_solutions_passed(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_questions_are_asked_before_they_are_answered(path):
-    asked = [
-        re.search(r'lab\.predict\("([^"]+)"', cell.source)[1]
-        for cell in cells(path, "code")
-        if "lab.predict" in cell.source
-    ]
+    asked = {
+        re.search(r'lab\.predict\("([^"]+)"', cell.source)[1]: above
+        for above, cell in itertools.pairwise(cells(path))
+        if cell.cell_type == "code" and "lab.predict" in cell.source
+    }
     assert len(asked) >= (2 if path.stem in SHORT else 3)
-    assert set(asked) <= QUESTIONS.keys()
+    assert asked.keys() <= QUESTIONS.keys()
     assert all(QUESTIONS[name].answer in QUESTIONS[name].letters for name in asked)
+    for name, above in asked.items():
+        assert above.cell_type == "markdown", name
+        assert re.findall(r"^- \*\*(\w)\*\* \S", above.source, re.MULTILINE) == list(QUESTIONS[name].letters), name
 
 
 # ---------------------------------------------------------------------------------------------------- the judges

@@ -179,6 +179,14 @@ def test_orders_are_equal_by_value():
             "positions holds torch.float32; give integers",
         ),
         (
+            lambda: GenerationOrder(torch.empty(0, dtype=torch.long), [0]),
+            "positions has shape (0,); give at least one token, as (N,) or (B, N)",
+        ),
+        (
+            lambda: GenerationOrder([0], torch.zeros(1, 1, 1, dtype=torch.long)),
+            "blocks has shape (1, 1, 1); give at least one token, as (N,) or (B, N)",
+        ),
+        (
             lambda: GenerationOrder.shuffled(4, 5),
             "count=5 positions cannot be shuffled; choose 0 to length=4",
         ),
@@ -213,3 +221,9 @@ def test_orders_are_equal_by_value():
 def test_what_is_no_order_is_refused_with_a_sentence(build, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         build()
+
+
+def test_where_nothing_is_unknown_streams_have_nothing_to_do():
+    assert GenerationOrder.infilling([True, True], 1) == GenerationOrder.left_to_right(2)
+    with pytest.raises(ValueError, match=r"^streams=2 is more than the 0 positions to generate; use fewer$"):
+        GenerationOrder.infilling([True, True], 2)

@@ -231,11 +231,17 @@ def test_a_gate_that_asks_nothing_much_is_plain_parallel_and_one_that_asks_all_i
 
 def test_gated_rows_commit_and_end_on_their_own():
     model = opinionated()
-    steps = list(decode_steps(model, length=N, streams=4, gate=Gate(min_probability=0.4), batch_size=3, seed=2))
-    text = generate(model, length=N, streams=4, gate=Gate(min_probability=0.4), batch_size=3, seed=2)
+    how = {"length": N, "streams": 4, "gate": Gate(min_probability=0.4), "batch_size": 3, "seed": 4}
+    steps, text = list(decode_steps(model, **how)), generate(model, **how)
     _, made = what_steps_said(steps, text.shape)
     assert made.all()
     assert all(step.positions.shape == step.tokens.shape == step.log_probs.shape for step in steps)
+    assert any((step.positions == -1).any() for step in steps), "a row waited while another went on"
+    ended = torch.full((3, N), -1)
+    for step in decode_steps(model, **how, end=1):
+        step.write_into(ended)
+    assert len((ended == -1).sum(-1).unique()) == 3, "each row ends at a place of its own"
+    assert all((row[: row.tolist().index(1)] != -1).all() for row in ended)
 
 
 # ------------------------------------------------------------------------------------------------- end of text
@@ -296,6 +302,11 @@ def test_weights_that_fit_half_precision_lose_nothing_by_it(precision, close, ha
     assert (said - full).abs().max() <= (1e-5 if engine.dtype == torch.float32 else close)
 
 
+def test_a_precision_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match=r"^precision='int3' is unknown; choose auto, float32 or half$"):
+        Engine.of(tiny(ARMD), "int3")
+
+
 def test_every_layout_of_weights_computes_the_same(monkeypatch):
     model, said = tiny(ARMD, max_length=32).half().float(), []
     for layout in ("plain", "blocked", "half"):
@@ -353,14 +364,17 @@ def test_a_class_that_changes_its_logits_alone_is_decoded_by_itself_too():
 
 
 def test_rows_with_orders_of_their_own_leave_a_class_of_ones_own_one_by_one():
+    """Those that stay go on as they would have: with their own tokens, along their own orders."""
+
     class Mine(ARMD):
         def embed(self, *args, **how):
             return super().embed(*args, **how)
 
     known = torch.full((4, N), -1)
     known[torch.arange(4), torch.arange(4)] = 1
-    for model in (tiny(ARMD), tiny(Mine)):
-        texts = generate(model, length=N, known=known, seed=2, end=3)
+    both = [generate(tiny(cls), length=N, known=known, seed=0, end=3) for cls in (ARMD, Mine)]
+    assert torch.equal(*both)
+    for texts in both:
         ends = (texts == 3).int().argmax(-1)
         assert (texts[torch.arange(4), torch.arange(4)] == 1).all()
         assert len(set(ends[(texts == 3).any(-1)].tolist())) > 1  # they end at different places, so some left first

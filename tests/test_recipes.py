@@ -300,3 +300,26 @@ def test_a_card_is_valid_json_even_where_a_figure_has_no_error(recipe, tmp_path)
 def test_a_curriculum_without_shuffling_trains_to_its_end(recipe, tmp_path):
     session = Session.begin(replace(recipe, rho=0), tmp_path / "run")
     assert {moment.step.phase for moment in session.watch(scores=2)} == {"left to right", "strided"}
+
+
+@pytest.mark.parametrize("model", ["armd", "ar", "mdlm", "block"])
+def test_the_seed_of_a_recipe_is_that_of_batches_and_of_orders(recipe, model):
+    plan = replace(recipe, model=model, seed=7).plan
+    assert (plan.seed, plan.curriculum.seed) == (7, 7)
+
+
+def test_a_corpus_to_evaluate_on_alone_trains_nothing(recipe, tmp_path):
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "the cat sits on the mat"}))
+    sentence = f"corpus={tmp_path} has nothing to train on, only a split for evaluation"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.begin(replace(recipe, corpus=str(tmp_path)), tmp_path / "run")
+
+
+def test_a_model_whose_card_has_no_recipe_is_not_trained_on(recipe, tmp_path):
+    Session.begin(recipe, tmp_path).save()
+    card = json.loads((tmp_path / "card.json").read_text())
+    del card["recipe"]
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    sentence = f"{tmp_path} holds a model without the recipe of its training; train anew into another folder"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.resume(tmp_path)

@@ -61,8 +61,8 @@ def _few(corpus):
     return {"n": 2000} if corpus.startswith("tales") else {}
 
 
-@pytest.mark.parametrize(("name", "least"), [("tales", 10), ("tales_ar", 10)])
-def test_most_of_its_tales_can_be_read_as_tales(name, least):
+@pytest.mark.parametrize("name", ["tales", "tales_ar"])
+def test_most_of_its_tales_hold_together(name):
     lab, grammar = load(name), tales.load_grammar()
     written = write_tales(lab.model, lab.tokenizer, 20, temperature=0.7, seed=1)
-    assert sum(grammar.read(text).parses for text in written) >= least
+    assert sum(grammar.read(text).is_consistent for text in written) >= 16

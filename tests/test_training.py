@@ -349,3 +349,36 @@ def test_a_rehearsal_takes_its_batch_in_the_parts_that_training_takes():
 
     assert seconds_per_step(small(Spy), TEXT, plan(micro_batch_size=3), repeats=1) > 0
     assert seen == [3, 1, 3, 1]
+
+
+def test_gradients_are_cut_to_the_norm_of_the_plan():
+    norms = []
+    for clip in (1e-3, 1e6):
+        training = Training(small(), TEXT, plan(clip=clip))
+        next(training.run())
+        moments = training._moments()
+        first = torch.cat([moments[name].flatten() for name in sorted(moments) if name.startswith("exp_avg.")])
+        norms.append(float(first.norm()) / 0.1)  # a tenth of the first gradient
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1] > 0.1
+
+
+@pytest.mark.parametrize("muon", [None, 0.03])
+def test_weights_decay_in_matrices_only(muon):
+    start, ends = dict(small().named_parameters()), []
+    for weight_decay in (0.0, 0.5):
+        training = Training(small(), TEXT, plan(weight_decay=weight_decay, muon=muon))
+        next(training.run())
+        ends.append(dict(training.bare_model.named_parameters()))
+    rates = {p: group["lr"] for o in training.optimizers for group in o.param_groups for p in group["params"]}
+    for name, before in start.items():
+        decayed = ends[0][name] - ends[1][name]
+        expected = 0.5 * rates[ends[1][name]] * before if before.dim() == 2 else torch.zeros_like(before)
+        assert torch.allclose(decayed, expected, atol=1e-6), name
+
+
+def test_muon_needs_a_torch_that_has_it(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    sentence = f"muon=0.02 needs torch 2.9 or newer, and this is {torch.__version__}; leave it out"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Training(small(), TEXT, plan(muon=0.02))

@@ -11,6 +11,7 @@ import torch
 from armdlab.masks import causal_mask, strictly_causal_mask
 from armdlab.orders import GenerationOrder
 from armdlab.tokenization import Tokenizer
+from armdlab.traces import given_pieces
 
 KINDS = ("left to right", "shuffled", "strided", "random", "masking", "blockwise", "painted")
 
@@ -97,7 +98,9 @@ def words_of(text: str, most: int) -> list[str]:
 
 
 def tokens_of(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], list[str]]:
-    """Ids of a text as a model reads it, and what each stands for (a space before a word belongs to it).
+    """Ids of a text as a model reads it, and what each adds to it (a space before a word belongs to it).
+
+    A letter that takes several ids, as an emoji does, belongs to the last of them; the others add nothing.
 
     Raises:
         ValueError: if there is no token, or more than `most`.
@@ -107,7 +110,7 @@ def tokens_of(tokenizer: Tokenizer, text: str, most: int) -> tuple[list[int], li
         raise ValueError("the text holds no word; write at least one")
     if len(ids) > most:
         raise ValueError(f"the text has {len(ids):,} tokens and the picture holds {most}; shorten it")
-    return ids, [tokenizer.decode([i]) for i in ids]
+    return ids, list(given_pieces(tokenizer, ids))
 
 
 def quoted(word: str) -> str:
