@@ -18,23 +18,23 @@ from accelerate.utils import broadcast_object_list
 
 import armdlab
 from armdlab import corpora
-from armdlab.baselines import AR, MDLM, BlockDiffusion
+from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
-from armdlab.model import ARMD, ARMDConfig, Transformer
+from armdlab.model import ARMDConfig, Transformer
+from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
 from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
-from armdlab.trained import CARD, Lab, load
+from armdlab.trained import CARD, load
 from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
 SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
-MODELS = {"armd": ARMD, "ar": AR, "mdlm": MDLM, "block": BlockDiffusion}
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class Session:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
         started = None if recipe.start is None else load(recipe.start)
         if started is not None:
-            recipe, tokenizer = _sized_as(recipe, started), started.tokenizer
+            brought = brought_by(started, start=recipe.start, model=recipe.model, length=recipe.length)
+            recipe, tokenizer = replace(recipe, **brought), started.tokenizer
         elif isinstance(recipe.vocab_size, str):
             tokenizer = Tokenizer.from_hub(recipe.vocab_size)
         else:
@@ -200,7 +201,12 @@ class Session:
             n_characters = sum(map(len, splits["train"]["text"]))
             recipe = replace(recipe, dropout=0.4 if n_characters < SMALL_TEXT else 0.0)
         recipe = replace(recipe, layout=recipe.layout or corpora.usual_layout(recipe.corpus))
-        model = _new_model(recipe, tokenizer) if started is None else _redropped(started.model, recipe.dropout)
+        if started is None:
+            sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
+            config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
+            model = fresh(recipe.model, config, block_size=recipe.block_size, seed=recipe.seed)
+        else:
+            model = redropped(started.model, recipe.dropout)
         model.to(where)
         text, held_out = _texts(recipe, splits, tokenizer)
         training = Training(model, text, recipe.plan)
@@ -369,43 +375,6 @@ class Moment:
     seconds: float
     figure: Likelihood | Bound | None
     sample: str | None
-
-
-SIZES = ("n_layer", "n_head", "d_model", "d_position")
-
-
-def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
-    sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
-    config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
-    torch.manual_seed(recipe.seed)
-    return BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
-
-
-def _redropped(model: Transformer, dropout: float) -> Transformer:
-    """The same model, which drops another share of its features while it trains."""
-    model.config = replace(model.config, dropout=dropout)
-    for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = dropout
-    return model
-
-
-def _sized_as(recipe: Recipe, started: Lab) -> Recipe:
-    """The recipe with the sizes of the model that it starts from; or say why it cannot start there."""
-    model = started.model
-    if type(model) is not MODELS[recipe.model]:
-        raise ValueError(
-            f"start={recipe.start} holds {type(model).__name__}, not model={recipe.model!r}; name the same kind"
-        )
-    if recipe.length > model.config.max_length:
-        raise ValueError(
-            f"start={recipe.start} holds a model of max_length={model.config.max_length}, shorter than "
-            f"length={recipe.length}; take shorter rows"
-        )
-    if recipe.model == "block":
-        recipe = replace(recipe, block_size=model.block_size)
-    sizes = {name: getattr(model.config, name) for name in SIZES}
-    return replace(recipe, vocab_size=started.tokenizer.vocab_size, **sizes)
 
 
 def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) -> tuple[Text | Rows, Text | Rows]:

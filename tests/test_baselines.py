@@ -13,8 +13,9 @@ from strategies import orders, random_tokens, tiny
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
 from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.networks import MODELS
 from armdlab.objectives import Masking, diffusion_bound, nll
-from armdlab.recipes import MODELS, Recipe
+from armdlab.recipes import Recipe
 from armdlab.rows import Text
 from armdlab.samples import write_tales
 from armdlab.tale_evaluation import tale_report

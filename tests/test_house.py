@@ -56,7 +56,9 @@ LAYERS = {
     "costs": {"orders", "model", "baselines", "objectives", "rows"},
     "training": {"orders", "model", "baselines", "costs", "curriculum", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
+    "networks": {"model", "baselines", "trained"},
     "recipes": {
+        "networks",
         "soft_targets",
         "orders",
         "model",
