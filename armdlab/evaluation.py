@@ -21,6 +21,18 @@ from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
 
 
+def perplexity_of(nats_per_token: float) -> float:
+    """Exp of nats a token; infinite where no float64 can hold it.
+
+    >>> perplexity_of(0.0), perplexity_of(710.0)
+    (1.0, inf)
+    """
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True)
 class Figure:
     """Nats that a model pays for a text, with the conditions under which they were measured.
@@ -48,7 +60,7 @@ class Figure:
     @property
     def perplexity(self) -> float:
         """Exp of the mean over all tokens (not the mean of each row's)."""
-        return math.exp(self.nats_per_token)
+        return perplexity_of(self.nats_per_token)
 
     @property
     def bits_per_token(self) -> float:

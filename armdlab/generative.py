@@ -12,7 +12,7 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.curriculum import seeded
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import evaluating, precision_of, strided_in_words
+from armdlab.evaluation import evaluating, perplexity_of, precision_of, strided_in_words
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
@@ -69,7 +69,7 @@ class Generated:
     @property
     def perplexity(self) -> float:
         """Exp of the mean over all tokens (not the mean of each sample's)."""
-        return math.exp(self.nats_per_token)
+        return perplexity_of(self.nats_per_token)
 
     @property
     def entropy_in_bits(self) -> float:

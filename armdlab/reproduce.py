@@ -19,7 +19,7 @@ import torch
 from armdlab import corpora
 from armdlab.budgets import Budget
 from armdlab.checkpoints import read_json
-from armdlab.evaluation import any_order, bound, likelihood, spread_rows
+from armdlab.evaluation import any_order, bound, likelihood, perplexity_of, spread_rows
 from armdlab.generative import Generated, generated
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
 from armdlab.rows import Text, encode
@@ -264,7 +264,7 @@ def _before_streams(runs: Runs, names: list[str], step: int) -> dict[str, Cell]:
             runs.say(f"the card of {name} has no score at step {step:,}, before streams; its cell is left empty")
             return {}
     found = [scored[name][step] for name in names]
-    values = [math.exp(entry["nats_per_token"]) for entry in found]
+    values = [perplexity_of(entry["nats_per_token"]) for entry in found]
     relative = [entry.get("standard_error") for entry in found]
     errors = [math.nan if e is None else value * e for value, e in zip(values, relative, strict=True)]
     conditions = tuple(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum
+from armdlab.evaluation import perplexity_of
 from armdlab.figures import INK, PALETTE, Picture, log_scale
 from armdlab.tables import Table
 
@@ -52,7 +53,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str =
         if not history:
             continue
         model = run.partition("_")[0]
-        perplexities = [math.exp(entry["nats_per_token"]) for entry in history]
+        perplexities = [perplexity_of(entry["nats_per_token"]) for entry in history]
         is_first = model not in {end[0] for end in ends}
         for axes, key in ((by_step, "step"), (by_second, "seconds")):
             along = [entry[key] for entry in history]
