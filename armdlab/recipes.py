@@ -26,12 +26,13 @@ from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.model import ARMDConfig, Transformer
 from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
+from armdlab.plans import Plan, load_plan
 from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, load
-from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
+from armdlab.training import Training, TrainStep, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
 SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout

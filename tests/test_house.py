@@ -53,8 +53,9 @@ LAYERS = {
     "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
     "processes": set(),
+    "plans": {"curriculum", "checkpoints"},
     "costs": {"orders", "model", "baselines", "objectives", "rows"},
-    "training": {"orders", "model", "baselines", "costs", "curriculum", "rows", "checkpoints", "processes"},
+    "training": {"orders", "model", "baselines", "costs", "curriculum", "plans", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
     "networks": {"model", "baselines", "trained"},
     "recipes": {
@@ -70,6 +71,7 @@ LAYERS = {
         "corpora",
         "checkpoints",
         "evaluation",
+        "plans",
         "processes",
         "training",
         "trained",
