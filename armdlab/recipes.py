@@ -6,7 +6,7 @@ folder with a card that tells how it was made and how well it does. Terminal, le
 
 from __future__ import annotations
 
-import os
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,6 +23,7 @@ from armdlab.checkpoints import write_json
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
+from armdlab.folders import refuse_taken, saying_what_is_kept
 from armdlab.model import ARMDConfig, Transformer
 from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
@@ -182,11 +183,7 @@ class Session:
                 recipe contradicts itself, or Accelerate trains on another device.
         """
         out, where = Path(out), device_of_training(device)
-        if (out / CARD).exists():
-            raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
-        there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
+        refuse_taken(out)
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         if "train" not in splits:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
@@ -274,9 +271,20 @@ class Session:
         self.card["recipe"] = asdict(self.recipe)
 
     def figure(self) -> Likelihood | Bound:
-        """How well the model does on held-out text by now."""
+        """How well the model does on held-out text by now.
+
+        Raises:
+            FloatingPointError: if that is no finite number.
+        """
         name = f"{self.split} split of {self.recipe.corpus}"
-        return held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+        found = held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+        if not math.isfinite(found.nats_per_token):
+            with saying_what_is_kept(self.out):
+                raise FloatingPointError(
+                    f"after step {self.training.step} the {name} costs {found.nats_per_token} nats a token. Try a "
+                    f"learning rate below {self.recipe.learning_rate:g}"
+                )
+        return found
 
     def last_figure(self) -> Likelihood | Bound:
         """What `watch` scored last, if nothing was learnt since; else a new figure."""
@@ -309,12 +317,12 @@ class Session:
             save_every: seconds of training after which the run is saved as well.
 
         Raises:
-            FloatingPointError: if a loss is no finite number; what was saved before stays as it is.
+            FloatingPointError: if a loss, a weight or a score is no finite number; what was saved before is kept.
         """
         plan, since_save = self.training.plan, 0.0
         marks = {round(plan.steps * i / scores) for i in range(1, scores + 1)} if scores else {plan.steps}
         smooth: float | None = None
-        for step in self.training.run():
+        for step in self._steps():
             smooth = step.loss if smooth is None else 0.95 * smooth + 0.05 * step.loss
             self.card["seconds"] += step.seconds
             since_save += step.seconds
@@ -335,12 +343,18 @@ class Session:
 
         Args:
             figure: how well the model does, where it is known.
+
+        Raises:
+            FloatingPointError: if a weight is no finite number; what was saved before stays as it is.
         """
+        with saying_what_is_kept(self.out):
+            self._write(figure)
+
+    def _write(self, figure: Likelihood | Bound | None) -> None:
+        self.training.save(self.out)
         if not self.training.accelerator.is_main_process:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(self.out)
-        self.training.save(self.out)
         self.card |= {
             "steps": self.training.step,
             "planned_steps": self.training.plan.steps,
@@ -353,10 +367,9 @@ class Session:
             self.card["validation"] = {**asdict(figure), "perplexity": figure.perplexity}
         write_json(self.out / CARD, self.card)
 
-    @property
-    def is_saved(self) -> bool:
-        """Whether the folder holds a checkpoint of this run."""
-        return (self.out / CARD).is_file()
+    def _steps(self) -> Iterator[TrainStep]:
+        with saying_what_is_kept(self.out):
+            yield from self.training.run()
 
 
 @dataclass(frozen=True)

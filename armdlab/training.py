@@ -90,13 +90,15 @@ class Training:
         """Train from the present step to the last of the plan, yielding after each.
 
         Raises:
-            FloatingPointError: if a loss is no finite number; the weights are then those of the step before.
+            FloatingPointError: if a loss or a gradient is no finite number; the weights are then those of the step
+                before. Or if a step left such a number in a weight.
         """
         while self.step < self.plan.steps:
             started = time.perf_counter()
             tokens, order = self.batch(self.step)
             loss = self._learn(tokens, order)
             self.step += 1
+            self.refuse_infinite_weights()
             n_tokens = tokens.numel() * self.accelerator.num_processes
             phase = self.plan.curriculum.phase(self.step - 1)
             seconds = time.perf_counter() - started
@@ -143,6 +145,22 @@ class Training:
         self._forget_gradients()
         return mean
 
+    def refuse_infinite_weights(self) -> None:
+        """Say so if a weight is no finite number: no step mends it.
+
+        Raises:
+            FloatingPointError: if there is one.
+        """
+        weights = {name: weight.detach() for name, weight in self.bare_model.named_parameters()}
+        largest = torch.stack([torch.linalg.vector_norm(weight, math.inf) for weight in weights.values()])
+        if not largest.isfinite().all():
+            name = next(name for name, is_good in zip(weights, largest.isfinite().tolist(), strict=True) if not is_good)
+            value = float(weights[name][~weights[name].isfinite()][0])
+            raise FloatingPointError(
+                f"after step {self.step} {name} holds {value}; such weights are neither trained on nor saved. Try a "
+                f"learning rate below {self.plan.learning_rate:g}"
+            )
+
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -153,7 +171,12 @@ class Training:
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, optimiser state and plan into a folder; from there `resume` goes on."""
+        """Write weights, optimiser state and plan into a folder; from there `resume` goes on.
+
+        Raises:
+            FloatingPointError: if a weight is no finite number; the folder is left as it is.
+        """
+        self.refuse_infinite_weights()
         if not self.accelerator.is_main_process:
             return
         folder = Path(folder)

@@ -1,11 +1,18 @@
 """Laws of runs that go wrong: they stop, say at which step, and what was saved before is whole and said to be."""
 
+import itertools
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
+from armdlab import training
+from armdlab.budgets import Budget
+from armdlab.cli import main
 from armdlab.recipes import Recipe, Session
+from armdlab.reproduce import Runs
 
 TEXT = "\n\n".join(
     f"The {kind} number {i} sits on the mat by the old door." for i in range(150) for kind in ("cat", "dog")
@@ -29,3 +36,113 @@ def test_a_perplexity_that_no_number_can_hold_is_infinite(recipe, tmp_path):
     assert str(figure).startswith("perplexity inf (")
     session.save(figure)
     assert json.loads((tmp_path / "run" / "card.json").read_text())["validation"]["perplexity"] is None
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_step_that_leaves_a_weight_infinite_stops_the_run_before_it_is_saved(recipe, tmp_path):
+    """Its loss and its gradient were finite: no text holds the token whose embedding it is."""
+    session = Session.begin(recipe, tmp_path / "run")
+    steps = session.watch(scores=4)
+    for _ in range(5):
+        next(steps)
+    saved = files(tmp_path / "run")
+    unused = next(i for i in range(300) if i not in session.text.ids)
+    with torch.no_grad():
+        session.model.embedding.weight[unused, 0] = float("inf")
+    sentence = (
+        "after step 6 embedding.weight holds inf; such weights are neither trained on nor saved. Try a learning rate "
+        f"below 0.01. What was saved in {tmp_path / 'run'} at step 3 is whole"
+    )
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        next(steps)
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        session.save()
+    assert files(tmp_path / "run") == saved
+    assert Session.resume(tmp_path / "run").training.step == 3
+
+
+def test_a_score_that_is_no_number_is_refused_before_anything_is_saved(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run")
+    with torch.no_grad():
+        session.model.norm.weight.fill_(1e30)  # finite, and nothing that it is multiplied with is
+        session.model.head.weight.mul_(1e30)
+    sentence = (
+        f"after step 0 the validation split of {recipe.corpus} costs nan nats a token. Try a learning rate below 0.01. "
+        f"Nothing was saved in {tmp_path / 'run'} before"
+    )
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        session.figure()
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_the_run_and_changes_no_weight(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run")
+    steps = session.watch(scores=0)
+    next(steps)
+    session.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = [parameter.detach().clone() for parameter in session.model.parameters()]
+    sentence = (
+        "the gradient of step 2 is inf; nothing was learnt from it. Try a learning rate below 0.01. Nothing was saved "
+        f"in {tmp_path / 'run'} before"
+    )
+    with pytest.raises(FloatingPointError, match=f"^{re.escape(sentence)}$"):
+        next(steps)
+    assert all(map(torch.equal, before, session.model.parameters()))
+    assert session.training.step == 1
+
+
+@pytest.fixture
+def ill_at(monkeypatch):
+    """Let the loss of some step, counted from 1, be no number."""
+
+    def plant(step):
+        calls = itertools.count(1)
+
+        def nats_to_learn(*how):
+            worth = float("nan") if next(calls) == step else 1.0
+            return [worth * found for found in healthy(*how)]
+
+        healthy = training.nats_to_learn
+        monkeypatch.setattr(training, "nats_to_learn", nats_to_learn)
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"), [(8, "What was saved in {out} at step 7 is whole"), (1, "Nothing was saved in {out} before")]
+)
+def test_the_terminal_says_at_which_step_a_loss_was_no_number_and_what_is_kept(
+    recipe, tmp_path, monkeypatch, capsys, ill_at, step, kept
+):
+    ill_at(step)
+    out = tmp_path / "run"
+    how = "--steps 12 --length 16 --n-layer 2 --n-head 2 --d-model 32 --vocab-size 300 --batch-size 4 --dropout 0"
+    how += f" --precision float32 --corpus {recipe.corpus} --out {out}"
+    code, said = run_main(monkeypatch, capsys, "train", *how.split())
+    sentence = f"error: the loss of step {step} is nan; nothing was learnt from it. Try a learning rate below 0.002. "
+    assert (code, said) == (2, sentence + kept.format(out=out))
+    if step == 1:
+        assert not out.exists()
+    else:
+        assert Session.resume(out).training.step == 7
+
+
+def test_a_table_whose_run_fails_names_the_run_and_what_is_kept(recipe, tmp_path, ill_at):
+    ill_at(10)
+    runs = Runs(Budget("tiny", {"ar_0": replace(recipe, model="ar")}, "", (), {}, "", 1, 1, 1), tmp_path, train)
+    with pytest.raises(FloatingPointError, match=rf"What was saved in {tmp_path}/ar_0 at step 9 is whole$"):
+        runs["ar_0"]
+
+
+def train(session):
+    return any(moment.step.step > 12 for moment in session.watch(scores=4))
+
+
+def run_main(monkeypatch, capsys, *arguments):
+    """The command line inside this process: its exit code and its last line."""
+    monkeypatch.setattr("sys.argv", ["armdlab", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err.splitlines()[-1]

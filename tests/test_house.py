@@ -58,7 +58,9 @@ LAYERS = {
     "training": {"orders", "model", "baselines", "costs", "curriculum", "plans", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "curriculum", "engine", "decoding", "tokenization", "checkpoints"},
     "networks": {"model", "baselines", "trained"},
+    "folders": {"checkpoints", "trained"},
     "recipes": {
+        "folders",
         "networks",
         "soft_targets",
         "orders",

@@ -1,0 +1,36 @@
+"""Can a run be written into a folder, what of it is kept there when it fails, and is what lies there one run?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from armdlab.checkpoints import PLAN, read_json
+from armdlab.trained import CARD
+
+
+def refuse_taken(out: Path) -> None:
+    """Say so if a new run cannot be written into a folder.
+
+    Raises:
+        ValueError: if `out` holds a model already, or cannot be made.
+    """
+    if (out / CARD).exists():
+        raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
+
+
+@contextmanager
+def saying_what_is_kept(out: Path) -> Iterator[None]:
+    """Let the sentence of a loss that is no number end in what the folder of its run holds."""
+    try:
+        yield
+    except FloatingPointError as error:
+        kept = f"Nothing was saved in {out} before"
+        if (out / CARD).is_file():
+            kept = f"What was saved in {out} at step {read_json(out / PLAN)['step']} is whole"
+        raise FloatingPointError(f"{error}. {kept}") from None
