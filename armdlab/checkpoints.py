@@ -72,14 +72,15 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
             hub: `repo_id`, `push_to_hub` and their kin, as `huggingface_hub.ModelHubMixin` takes them.
 
         Raises:
-            OSError: if the folder cannot be written; what it held before is still there.
+            OSError: if the folder cannot be made, or a file not be written; what it held before is still there.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder, dtype=dtype)
         readme = folder / "README.md"
         if not readme.exists():
-            readme.write_text(str(self.generate_model_card()), encoding="utf-8")
+            with written_whole(readme) as path:
+                path.write_text(str(self.generate_model_card()), encoding="utf-8")
         if hub.pop("push_to_hub", False):
             return self.push_to_hub(repo_id=hub.pop("repo_id", None) or folder.name, **hub)
         return None
@@ -167,13 +168,27 @@ def _detached(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
+class WritingError(OSError):
+    """A file could not be written, and holds what it held before."""
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, renamed to it once the block ends well: a file is whole or absent."""
+    """Yield a temporary name beside `path`, renamed to it once the block ends well: a file is whole or absent.
+
+    Raises:
+        WritingError: if it could not be written; what it held before is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except WritingError:
+        raise  # another file, written inside the block, has said so
+    except (OSError, SafetensorError) as error:  # the latter is no OSError, even where the disk is full
+        raise WritingError(
+            f"{path} could not be written ({error}); see that its disk has room and its folder takes files"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

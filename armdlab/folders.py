@@ -26,11 +26,12 @@ def refuse_taken(out: Path) -> None:
 
 @contextmanager
 def saying_what_is_kept(out: Path) -> Iterator[None]:
-    """Let the sentence of a loss that is no number end in what the folder of its run holds."""
+    """Let the sentence of a loss that is no number, or of a file that cannot be written, end in what `out` holds."""
     try:
         yield
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:
         kept = f"Nothing was saved in {out} before"
         if (out / CARD).is_file():
             kept = f"What was saved in {out} at step {read_json(out / PLAN)['step']} is whole"
-        raise FloatingPointError(f"{error}. {kept}") from None
+            kept += f"; `armdlab train --out {out} --resume` goes on from it" * isinstance(error, OSError)
+        raise type(error)(f"{error}. {kept}") from None

@@ -345,7 +345,8 @@ class Session:
             figure: how well the model does, where it is known.
 
         Raises:
-            FloatingPointError: if a weight is no finite number; what was saved before stays as it is.
+            FloatingPointError: if a weight is no finite number; what was saved before is kept.
+            OSError: if a file could not be written; what was saved before is kept.
         """
         with saying_what_is_kept(self.out):
             self._write(figure)

@@ -175,6 +175,7 @@ class Training:
 
         Raises:
             FloatingPointError: if a weight is no finite number; the folder is left as it is.
+            OSError: if a file could not be written; what was saved before is whole.
         """
         self.refuse_infinite_weights()
         if not self.accelerator.is_main_process:
@@ -182,12 +183,13 @@ class Training:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # The three take their names only once all are on the disk: one that runs full leaves the last checkpoint whole.
-        with written_whole(folder / STATE) as state, written_whole(folder / PLAN) as plan:
+        with written_whole(folder / STATE) as state:
             save_file(self._moments(), state, metadata={"step": str(self.step)})
-            saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
-            saved["processes"] = self.accelerator.num_processes
-            plan.write_text(to_json(saved) + "\n", encoding="utf-8")
-            self.bare_model.save_pretrained(folder)
+            with written_whole(folder / PLAN) as plan:
+                saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
+                saved["processes"] = self.accelerator.num_processes
+                plan.write_text(to_json(saved) + "\n", encoding="utf-8")
+                self.bare_model.save_pretrained(folder)
 
     def resume(self, folder: str | Path) -> None:
         """Continue where `save` left off.

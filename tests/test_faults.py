@@ -3,6 +3,9 @@
 import itertools
 import json
 import re
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -146,3 +149,79 @@ def run_main(monkeypatch, capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+def below(limit, *command):
+    """Run Python in a process that can write no file of more than some bytes: to it, the disk is full."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        check=False,
+    )
+
+
+SAVING = """
+import sys
+from pathlib import Path
+from armdlab import load
+from armdlab.checkpoints import write_json
+from armdlab.trained import CARD
+
+lab = load(sys.argv[1])
+for save in (
+    lambda: lab.model.save_pretrained(lab.folder),
+    lambda: lab.tokenizer.save(lab.folder),
+    lambda: write_json(lab.folder / CARD, lab.card),
+):
+    try:
+        save()
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.fixture
+def saved(recipe, tmp_path):
+    """A run of 12 steps that was saved at step 5."""
+    session = Session.begin(recipe, tmp_path / "run")
+    for moment in session.watch(scores=0):
+        if moment.step.step == 5:
+            break
+    session.save()
+    return tmp_path / "run"
+
+
+def test_every_file_that_a_full_disk_cannot_take_is_named_and_keeps_what_it_held(saved):
+    before = files(saved)
+    run = below(500, "-c", SAVING, saved)
+    assert run.returncode == 0, run.stderr
+    said = run.stdout.splitlines()
+    for line, name in zip(said, ("model.safetensors", "tokenizer.json", "card.json"), strict=True):
+        assert re.fullmatch(
+            rf"{saved}/{name} could not be written \(.*File too large.*\); see that its disk has room and its folder "
+            "takes files",
+            line,
+        ), line
+    assert files(saved) == before
+
+
+@pytest.mark.parametrize("full_at", ["training_state.safetensors", "card.json"])
+def test_a_full_disk_ends_in_a_sentence_and_what_was_saved_goes_on(saved, full_at):
+    if full_at == "card.json":  # let it be the largest
+        card = json.loads((saved / "card.json").read_text())
+        filling = "x" * (saved / "training_state.safetensors").stat().st_size
+        (saved / "card.json").write_text(json.dumps(card | {"command": filling}))
+    before, step = files(saved), 5 if full_at == "training_state.safetensors" else 6
+    run = below(len(before[full_at]) - 1, "-m", "armdlab.cli", "train", "--out", saved, "--resume")
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert re.fullmatch(
+        rf"error: {saved}/{full_at} could not be written \(.*File too large.*\); see that its disk has room and its "
+        rf"folder takes files\. What was saved in {saved} at step {step} is whole; `armdlab train --out {saved} "
+        "--resume` goes on from it",
+        run.stderr.splitlines()[-1],
+    ), run.stderr
+    assert (files(saved) == before) == (step == 5)
+    assert Session.resume(saved).training.step == step
