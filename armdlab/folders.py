@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from armdlab.checkpoints import PLAN, read_json
+from armdlab.checkpoints import PLAN, differences, read_json
 from armdlab.trained import CARD
 
 
@@ -22,6 +23,22 @@ def refuse_taken(out: Path) -> None:
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
+
+
+def refuse_another(out: Path, name: str, told: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Say so if the recipe in the card of a run and another file of its folder are of different runs.
+
+    Args:
+        out: the folder.
+        name: of the other file.
+        told: settings by the recipe.
+        found: settings by the other file.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if changed := differences(told, found, f"is {{}} in {CARD} and {{}} in {name}"):
+        raise ValueError(f"{out} holds files of different runs ({changed}); restore those that were saved together")
 
 
 @contextmanager

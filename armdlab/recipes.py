@@ -19,11 +19,11 @@ from accelerate.utils import broadcast_object_list
 import armdlab
 from armdlab import corpora
 from armdlab.baselines import BlockDiffusion
-from armdlab.checkpoints import write_json
+from armdlab.checkpoints import CONFIG, PLAN, write_json
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
-from armdlab.folders import refuse_taken, saying_what_is_kept
+from armdlab.folders import refuse_another, refuse_taken, saying_what_is_kept
 from armdlab.model import ARMDConfig, Transformer
 from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
@@ -234,9 +234,14 @@ class Session:
             raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
         known = {item.name for item in fields(Recipe)}
         recipe = Recipe(**{name: value for name, value in lab.card["recipe"].items() if name in known})
+        plan = load_plan(out)
+        refuse_another(Path(out), PLAN, asdict(recipe.plan), asdict(plan))
+        sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout", "block_size")}
+        sizes["architecture"] = MODELS[recipe.model].__name__
+        refuse_another(Path(out), CONFIG, sizes, lab.model.description)
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         text, held_out = _texts(recipe, splits, lab.tokenizer)
-        training = Training(lab.model, text, load_plan(out))
+        training = Training(lab.model, text, plan)
         training.resume(out)
         split = corpora.held_out_split(splits)
         return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card, split)

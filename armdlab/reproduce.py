@@ -18,7 +18,7 @@ import torch
 
 from armdlab import corpora
 from armdlab.budgets import Budget
-from armdlab.checkpoints import read_json
+from armdlab.checkpoints import differences, read_json
 from armdlab.evaluation import any_order, bound, likelihood, perplexity_of, spread_rows
 from armdlab.generative import Generated, generated
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
@@ -74,9 +74,8 @@ class Runs:
             chosen = {key: getattr(found, key) for key in ("layout", "dropout") if getattr(recipe, key) is None}
             asked = replace(recipe, **chosen)
             if found != asked:
-                ours, theirs = asdict(asked), asdict(found)
-                changed = [f"{key} was {theirs[key]}, now {ours[key]}" for key in ours if ours[key] != theirs[key]]
-                raise ValueError(f"{out} was trained by another recipe ({'; '.join(changed)}); choose another --out")
+                changed = differences(asdict(found), asdict(asked))
+                raise ValueError(f"{out} was trained by another recipe ({changed}); choose another --out")
             session = Session.resume(out) if not _is_finished(card) else None
         if session is not None and self.train(session):
             session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.checkpoints import PLAN, read_json, to_json, written_whole
+from armdlab.checkpoints import CONFIG, PLAN, WEIGHTS, differences, read_json, step_of, to_json, written_whole
 from armdlab.costs import n_tokens_of_text, nats_to_learn
 from armdlab.curriculum import seeded
 from armdlab.model import Transformer
@@ -187,25 +186,24 @@ class Training:
             save_file(self._moments(), state, metadata={"step": str(self.step)})
             with written_whole(folder / PLAN) as plan:
                 saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
-                saved["processes"] = self.accelerator.num_processes
+                saved |= {"processes": self.accelerator.num_processes, "config": self.bare_model.description}
                 plan.write_text(to_json(saved) + "\n", encoding="utf-8")
-                self.bare_model.save_pretrained(folder)
+                self.bare_model.save_pretrained(folder, step=self.step)
 
     def resume(self, folder: str | Path) -> None:
         """Continue where `save` left off.
 
         Raises:
             FileNotFoundError: if the folder holds no saved training.
-            ValueError: if it was saved under another plan, by another number of processes, by a model of another shape
-                or on another text, or a file is torn.
+            ValueError: if it was saved under another plan, by another number of processes, by a model of another config
+                or on another text, or a file is torn or of another step.
         """
         folder = Path(folder)
         saved = read_json(folder / PLAN)
         plan = load_plan(folder)
         if plan != self.plan:
-            ours, theirs = asdict(self.plan), asdict(plan)
-            changed = [f"{name} was {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
-            raise ValueError(f"{folder} was trained by another plan ({'; '.join(changed)}); resume with the same one")
+            changed = differences(asdict(plan), asdict(self.plan))
+            raise ValueError(f"{folder} was trained by another plan ({changed}); resume with the same one")
         if saved.get("text", self.text.fingerprint) != self.text.fingerprint:
             raise ValueError(
                 f"{folder} was trained on another text than its corpus holds now; restore the corpus as it was, or "
@@ -221,19 +219,17 @@ class Training:
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:
             raise ValueError(f"{folder} holds {model.config}, not {self.bare_model.config}; resume with the same model")
+        if changed := differences(saved.get("config", {}), model.description):
+            raise ValueError(f"{folder / CONFIG} has changed since {PLAN} was saved ({changed}); restore it")
         if not (folder / STATE).is_file():
             raise FileNotFoundError(f"{folder} holds no {STATE}: it was exported for use, not saved to train on")
-        try:
-            with safe_open(folder / STATE, "pt") as opened:
-                step_of_state = int((opened.metadata() or {}).get("step", -1))
-            moments = load_file(folder / STATE)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / STATE} is no whole safetensors file ({error}); train again") from None
-        if step_of_state != saved["step"]:
-            raise ValueError(
-                f"{folder / STATE} is of step {step_of_state} and {PLAN} of step {saved['step']}: saving was cut off "
-                "between them; train again"
-            )
+        for path in (folder / WEIGHTS, folder / STATE):
+            if step_of(path) not in (None, saved["step"]):
+                raise ValueError(
+                    f"{path} is of step {step_of(path)} and {PLAN} of step {saved['step']}: saving was cut off between "
+                    f"them; train again, or start from its weights: `armdlab train --start {folder} --out ...`"
+                )
+        moments = load_file(folder / STATE)
         self.bare_model.load_state_dict(model.state_dict())
         self.step = saved["step"]
         if not self.step:

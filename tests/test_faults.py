@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from armdlab import training
 from armdlab.budgets import Budget
@@ -225,3 +226,60 @@ def test_a_full_disk_ends_in_a_sentence_and_what_was_saved_goes_on(saved, full_a
     ), run.stderr
     assert (files(saved) == before) == (step == 5)
     assert Session.resume(saved).training.step == step
+
+
+def edit(path, **changes):
+    """Change settings of a JSON file, wherever in it they stand."""
+
+    def changed(value):
+        if not isinstance(value, dict):
+            return value
+        return {name: changes.get(name, changed(item)) for name, item in value.items()}
+
+    path.write_text(json.dumps(changed(json.loads(path.read_text()))))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("config.json", {"n_head": 4}, "n_head is 2 in card.json and 4 in config.json"),
+        ("config.json", {"dropout": 0.5}, "dropout is 0.0 in card.json and 0.5 in config.json"),
+        ("training.json", {"learning_rate": 0.5}, "learning_rate is 0.01 in card.json and 0.5 in training.json"),
+        ("training.json", {"rho": 7}, "rho is 2 in card.json and 7 in training.json"),
+        ("card.json", {"batch_size": 9}, "batch_size is 9 in card.json and 4 in training.json"),
+        ("card.json", {"d_position": 32}, "d_position is 32 in card.json and 64 in config.json"),
+        ("config.json", {"rope_base": 500.0}, "rope_base was 10000.0, now 500.0"),
+        ("config.json", {"n_two_stream": 2}, "n_two_stream was 1, now 2"),
+    ],
+)
+def test_a_file_that_was_edited_is_not_resumed_in_silence(saved, name, change, sentence):
+    edit(saved / name, **change)
+    whole = f"{saved} holds files of different runs ({sentence}); restore those that were saved together"
+    if "was" in sentence:
+        whole = f"{saved / 'config.json'} has changed since training.json was saved ({sentence}); restore it"
+    with pytest.raises(ValueError, match=f"^{re.escape(whole)}$"):
+        Session.resume(saved)
+
+
+def test_weights_and_state_of_different_steps_are_not_resumed(recipe, tmp_path):
+    session = Session.begin(recipe, tmp_path / "run")
+    steps = session.watch(scores=12)
+    next(steps)
+    first = files(tmp_path / "run")
+    next(steps)
+    for name in ("training.json", "training_state.safetensors"):  # saving was cut off behind the weights
+        (tmp_path / "run" / name).write_bytes(first[name])
+    sentence = (
+        f"{tmp_path / 'run'}/model.safetensors is of step 2 and training.json of step 1: saving was cut off between "
+        f"them; train again, or start from its weights: `armdlab train --start {tmp_path / 'run'} --out ...`"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.resume(tmp_path / "run")
+
+
+def test_a_run_that_was_saved_before_files_told_their_step_and_config_still_resumes(saved):
+    training_before = json.loads((saved / "training.json").read_text())
+    del training_before["config"]
+    (saved / "training.json").write_text(json.dumps(training_before))
+    save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors", metadata={"format": "pt"})
+    assert Session.resume(saved).training.step == 5
