@@ -283,3 +283,24 @@ def test_a_run_that_was_saved_before_files_told_their_step_and_config_still_resu
     (saved / "training.json").write_text(json.dumps(training_before))
     save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors", metadata={"format": "pt"})
     assert Session.resume(saved).training.step == 5
+
+
+@pytest.mark.parametrize("model", ["mdlm", "block"])
+def test_masked_diffusion_is_refused_a_held_out_text_that_is_shorter_than_a_row(recipe, tmp_path, model):
+    asked = replace(recipe, model=model, length=2000, streams=(1,))
+    n_held_out = len(Session.begin(replace(asked, model="ar"), tmp_path / "ar").held_out.ids)
+    sentence = (
+        f"corpus={recipe.corpus} holds out {n_held_out} tokens, and model={model!r} is scored in whole rows of "
+        "length=2000; give more text, or shorter rows"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.begin(asked, tmp_path / "run")
+
+
+def test_a_corpus_that_holds_out_no_text_is_refused(recipe, tmp_path):
+    for part in ("train", "validation"):
+        texts = [f"{part} cat {i} sits on the mat" for i in range(60)] if part == "train" else [""]
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    sentence = f"corpus={tmp_path} holds out no text to score; give more text, or another corpus"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        Session.begin(replace(recipe, corpus=str(tmp_path)), tmp_path / "run")
