@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,16 +44,21 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
 
     settings: tuple[str, ...] = ()
 
-    def _save_pretrained(self, save_directory: Path, *, dtype: torch.dtype | None = None) -> None:
+    def _save_pretrained(
+        self, save_directory: Path, *, dtype: torch.dtype | None = None, step: int | None = None
+    ) -> None:
         """Write weights and config; `dtype` narrows them on disk only."""
         state = {name: _detached(value, dtype) for name, value in self.state_dict().items()}
         if getattr(self.config, "tie_weights", False):
             del state["head.weight"]  # the embedding again: safetensors refuses to store one tensor twice
-        write_json(save_directory / CONFIG, self._description())
+        write_json(save_directory / CONFIG, self.description)
+        metadata = {"format": "pt"} | ({} if step is None else {"step": str(step)})
         with written_whole(save_directory / WEIGHTS) as path:
-            save_file(state, path, metadata={"format": "pt"})
+            save_file(state, path, metadata=metadata)
 
-    def _description(self) -> dict[str, Any]:
+    @property
+    def description(self) -> dict[str, Any]:
+        """What config.json holds: the class, its config and its settings."""
         chosen = {name: getattr(self, name) for name in self.settings}
         return {"architecture": type(self).__name__, **asdict(self.config), **chosen}
 
@@ -62,6 +67,7 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         save_directory: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        step: int | None = None,
         **hub: Any,  # noqa: ANN401
     ) -> str | None:
         """Save config.json and model.safetensors, each written whole or not at all.
@@ -69,17 +75,19 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         Args:
             save_directory: folder to save into; made if missing.
             dtype: floating type on disk, such as torch.float16; None for the weights' own.
+            step: of the training that goes on from these weights, for `step_of`; None if there is none.
             hub: `repo_id`, `push_to_hub` and their kin, as `huggingface_hub.ModelHubMixin` takes them.
 
         Raises:
-            OSError: if the folder cannot be written; what it held before is still there.
+            OSError: if the folder cannot be made, or a file not be written; what it held before is still there.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        self._save_pretrained(folder, dtype=dtype)
+        self._save_pretrained(folder, dtype=dtype, step=step)
         readme = folder / "README.md"
         if not readme.exists():
-            readme.write_text(str(self.generate_model_card()), encoding="utf-8")
+            with written_whole(readme) as path:
+                path.write_text(str(self.generate_model_card()), encoding="utf-8")
         if hub.pop("push_to_hub", False):
             return self.push_to_hub(repo_id=hub.pop("repo_id", None) or folder.name, **hub)
         return None
@@ -162,18 +170,46 @@ def _fetch(source: str, name: str, hub: dict[str, Any]) -> Path:
         ) from None
 
 
+def step_of(path: Path) -> int | None:
+    """At which step of a training a safetensors file was saved; None where it does not tell.
+
+    Raises:
+        ValueError: if the file is torn.
+    """
+    try:
+        with safe_open(path, "pt") as opened:
+            step = (opened.metadata() or {}).get("step")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); train again") from None
+    return None if step is None else int(step)
+
+
 def _detached(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     value = value.detach().cpu().contiguous()
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
+class WritingError(OSError):
+    """A file could not be written, and holds what it held before."""
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, renamed to it once the block ends well: a file is whole or absent."""
+    """Yield a temporary name beside `path`, renamed to it once the block ends well: a file is whole or absent.
+
+    Raises:
+        WritingError: if it could not be written; what it held before is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except WritingError:
+        raise  # another file, written inside the block, has said so
+    except (OSError, SafetensorError) as error:  # the latter is no OSError, even where the disk is full
+        raise WritingError(
+            f"{path} could not be written ({error}); see that its disk has room and its folder takes files"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -217,3 +253,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object; restore it, or train again")
     return value
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], said: str = "was {}, now {}") -> str:
+    """Which settings of two records differ, in words; empty where they agree in all that both of them tell.
+
+    >>> differences({"steps": 9, "curriculum": {"rho": 2}}, {"steps": 9, "curriculum": {"rho": 3}, "new": 1})
+    'rho was 2, now 3'
+    """
+    found = []
+    for name in first:
+        one, other = first[name], second.get(name, first[name])
+        if isinstance(one, dict) and isinstance(other, dict):
+            found.append(differences(one, other, said))
+        elif one != other:
+            found.append(f"{name} {said.format(one, other)}")
+    return "; ".join(filter(None, found))

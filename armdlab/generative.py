@@ -22,6 +22,7 @@ from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Text
 from armdlab.samples import Diversity, diversity
+from armdlab.scores import perplexity_of
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import Lab
 
@@ -73,7 +74,7 @@ class Generated:
     @property
     def perplexity(self) -> float:
         """Exp of the mean over all tokens (not the mean of each sample's)."""
-        return math.exp(self.nats_per_token)
+        return perplexity_of(self.nats_per_token)
 
     @property
     def entropy_in_bits(self) -> float:

@@ -6,7 +6,7 @@ folder with a card that tells how it was made and how well it does. Terminal, le
 
 from __future__ import annotations
 
-import os
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,23 +18,25 @@ from accelerate.utils import broadcast_object_list
 
 import armdlab
 from armdlab import corpora
-from armdlab.baselines import AR, MDLM, BlockDiffusion, at_parity
-from armdlab.checkpoints import write_json
+from armdlab.baselines import BlockDiffusion, at_parity
+from armdlab.checkpoints import CONFIG, PLAN, write_json
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
-from armdlab.model import ARMD, Transformer
+from armdlab.folders import refuse_another, refuse_taken, saying_what_is_kept
+from armdlab.model import Transformer
+from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
+from armdlab.plans import Plan, load_plan
 from armdlab.processes import device_of_training
 from armdlab.rows import Rows, Text, encode
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
-from armdlab.trained import CARD, Lab, load
-from armdlab.training import Plan, Training, TrainStep, load_plan, seconds_per_step
+from armdlab.trained import CARD, load
+from armdlab.training import Training, TrainStep, seconds_per_step
 
 VALIDATION_TOKENS = 50_000  # enough for a standard error of about 0.01 nats, and seconds on a laptop
 SMALL_TEXT = 3_000_000  # characters: less is read many times over in minutes, and learnt by heart without dropout
-MODELS = {"armd": ARMD, "ar": AR, "mdlm": MDLM, "block": BlockDiffusion}
 
 
 @dataclass(frozen=True)
@@ -179,21 +181,19 @@ class Session:
             device: where to train; None for what Accelerate chooses, and it must be the same.
 
         Raises:
-            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row, the
-                recipe contradicts itself, or Accelerate trains on another device.
+            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row (of
+                masked diffusion: its held-out part too), the recipe contradicts itself, or Accelerate trains on
+                another device.
         """
         out, where = Path(out), device_of_training(device)
-        if (out / CARD).exists():
-            raise ValueError(f"{out} holds a model already; go on with --resume, or choose another --out")
-        there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
+        refuse_taken(out)
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         if "train" not in splits:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
         started = None if recipe.start is None else load(recipe.start)
         if started is not None:
-            recipe, tokenizer = _sized_as(recipe, started), started.tokenizer
+            brought = brought_by(started, start=recipe.start, model=recipe.model, length=recipe.length)
+            recipe, tokenizer = replace(recipe, **brought), started.tokenizer
         elif isinstance(recipe.vocab_size, str):
             tokenizer = Tokenizer.from_hub(recipe.vocab_size)
         else:
@@ -202,7 +202,13 @@ class Session:
             n_characters = sum(map(len, splits["train"]["text"]))
             recipe = replace(recipe, dropout=0.4 if n_characters < SMALL_TEXT else 0.0)
         recipe = replace(recipe, layout=recipe.layout or corpora.usual_layout(recipe.corpus))
-        model = _new_model(recipe, tokenizer) if started is None else _redropped(started.model, recipe.dropout)
+        if started is None:
+            sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
+            config = at_parity(tokenizer.vocab_size, recipe.length, **sizes)
+            recipe = replace(recipe, d_position=config.d_position)
+            model = fresh(recipe.model, config, block_size=recipe.block_size, seed=recipe.seed)
+        else:
+            model = redropped(started.model, recipe.dropout)
         model.to(where)
         text, held_out = _texts(recipe, splits, tokenizer)
         training = Training(model, text, recipe.plan)
@@ -232,9 +238,14 @@ class Session:
             raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
         known = {item.name for item in fields(Recipe)}
         recipe = Recipe(**{name: value for name, value in lab.card["recipe"].items() if name in known})
+        plan = load_plan(out)
+        refuse_another(Path(out), PLAN, asdict(recipe.plan), asdict(plan))
+        sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout", "block_size")}
+        sizes["architecture"] = MODELS[recipe.model].__name__
+        refuse_another(Path(out), CONFIG, sizes, lab.model.description)
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         text, held_out = _texts(recipe, splits, lab.tokenizer)
-        training = Training(lab.model, text, load_plan(out))
+        training = Training(lab.model, text, plan)
         training.resume(out)
         return cls(recipe, Path(out), lab.tokenizer, text, held_out, training, lab.card, corpora.held_out_split(splits))
 
@@ -268,9 +279,20 @@ class Session:
         self.card["recipe"] = asdict(self.recipe)
 
     def figure(self) -> Likelihood | Bound:
-        """How well the model does on held-out text by now."""
+        """How well the model does on held-out text by now.
+
+        Raises:
+            FloatingPointError: if that is no finite number.
+        """
         name = f"{self.split} split of {self.recipe.corpus}"
-        return held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+        found = held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
+        if not math.isfinite(found.nats_per_token):
+            with saying_what_is_kept(self.out):
+                raise FloatingPointError(
+                    f"after step {self.training.step} the {name} costs {found.nats_per_token} nats a token. Try a "
+                    f"learning rate below {self.recipe.learning_rate:g}"
+                )
+        return found
 
     def last_figure(self) -> Likelihood | Bound:
         """What `watch` scored last, if nothing was learnt since; else a new figure."""
@@ -302,12 +324,12 @@ class Session:
             save_every: seconds of training after which the run is saved as well.
 
         Raises:
-            FloatingPointError: if a loss is no finite number; what was saved before stays as it is.
+            FloatingPointError: if a loss, a weight or a score is no finite number; what was saved before is kept.
         """
         plan, since_save = self.training.plan, 0.0
         marks = {round(plan.steps * i / scores) for i in range(1, scores + 1)} if scores else {plan.steps}
         smooth: float | None = None
-        for step in self.training.run():
+        for step in self._steps():
             smooth = step.loss if smooth is None else 0.95 * smooth + 0.05 * step.loss
             self.card["seconds"] += step.seconds
             since_save += step.seconds
@@ -328,12 +350,19 @@ class Session:
 
         Args:
             figure: how well the model does, where it is known.
+
+        Raises:
+            FloatingPointError: if a weight is no finite number; what was saved before is kept.
+            OSError: if a file could not be written; what was saved before is kept.
         """
+        with saying_what_is_kept(self.out):
+            self._write(figure)
+
+    def _write(self, figure: Likelihood | Bound | None) -> None:
+        self.training.save(self.out)
         if not self.training.accelerator.is_main_process:
             return
-        self.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(self.out)
-        self.training.save(self.out)
         self.card |= {
             "steps": self.training.step,
             "planned_steps": self.training.plan.steps,
@@ -346,10 +375,9 @@ class Session:
             self.card["validation"] = {**asdict(figure), "perplexity": figure.perplexity}
         write_json(self.out / CARD, self.card)
 
-    @property
-    def is_saved(self) -> bool:
-        """Whether the folder holds a checkpoint of this run."""
-        return (self.out / CARD).is_file()
+    def _steps(self) -> Iterator[TrainStep]:
+        with saying_what_is_kept(self.out):
+            yield from self.training.run()
 
 
 @dataclass(frozen=True)
@@ -371,49 +399,18 @@ class Moment:
     sample: str | None
 
 
-SIZES = ("n_layer", "n_head", "d_model", "d_position", "tie_weights")
-
-
-def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
-    sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
-    config = at_parity(tokenizer.vocab_size, recipe.length, **sizes)
-    torch.manual_seed(recipe.seed)
-    return BlockDiffusion(config, recipe.block_size) if recipe.model == "block" else MODELS[recipe.model](config)
-
-
-def _redropped(model: Transformer, dropout: float) -> Transformer:
-    """The same model, which drops another share of its features while it trains."""
-    model.config = replace(model.config, dropout=dropout)
-    for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = dropout
-    return model
-
-
-def _sized_as(recipe: Recipe, started: Lab) -> Recipe:
-    """The recipe with the sizes of the model that it starts from; or say why it cannot start there."""
-    model = started.model
-    if type(model) is not MODELS[recipe.model]:
-        raise ValueError(
-            f"start={recipe.start} holds {type(model).__name__}, not model={recipe.model!r}; name the same kind"
-        )
-    if recipe.length > model.config.max_length:
-        raise ValueError(
-            f"start={recipe.start} holds a model of max_length={model.config.max_length}, shorter than "
-            f"length={recipe.length}; take shorter rows"
-        )
-    if recipe.model == "block":
-        recipe = replace(recipe, block_size=model.block_size)
-    sizes = {name: getattr(model.config, name) for name in SIZES}
-    return replace(recipe, vocab_size=started.tokenizer.vocab_size, **sizes)
-
-
 def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) -> tuple[Text | Rows, Text | Rows]:
     layout = recipe.layout or corpora.usual_layout(recipe.corpus)
     how = (tokenizer, recipe.length, layout)
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
-    if not len(held_out.ids):
+    if not held_out.n_characters:
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
+    n_tokens, in_whole_rows = len(held_out.ids), issubclass(MODELS[recipe.model], BlockDiffusion)
+    if layout == "running" and in_whole_rows and n_tokens < recipe.length:
+        raise ValueError(
+            f"corpus={recipe.corpus} holds out {n_tokens} tokens, and model={recipe.model!r} is scored in whole "
+            f"rows of length={recipe.length}; give more text, or shorter rows"
+        )
     if layout == "running":
         return corpora.encoded(splits["train"], tokenizer), held_out
     text = encode(splits["train"]["text"], *how)

@@ -18,11 +18,12 @@ import torch
 
 from armdlab import corpora
 from armdlab.budgets import Budget
-from armdlab.checkpoints import read_json
+from armdlab.checkpoints import differences, read_json
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
 from armdlab.rows import Text, encode
+from armdlab.scores import perplexity_of
 from armdlab.tables import Cell, Line, Table
 from armdlab.trained import CARD, Lab, load
 
@@ -71,12 +72,12 @@ class Runs:
         else:
             card = read_json(out / CARD)
             found = Recipe(**card["recipe"])
-            chosen = {key: getattr(found, key) for key in ("layout", "dropout") if getattr(recipe, key) is None}
+            left_open = [key for key in ("layout", "dropout", "d_position") if getattr(recipe, key) is None]
+            chosen = {key: getattr(found, key) for key in left_open}
             asked = replace(recipe, **chosen)
             if found != asked:
-                ours, theirs = asdict(asked), asdict(found)
-                changed = [f"{key} was {theirs[key]}, now {ours[key]}" for key in ours if ours[key] != theirs[key]]
-                raise ValueError(f"{out} was trained by another recipe ({'; '.join(changed)}); choose another --out")
+                changed = differences(asdict(found), asdict(asked))
+                raise ValueError(f"{out} was trained by another recipe ({changed}); choose another --out")
             session = Session.resume(out) if not _is_finished(card) else None
         if session is not None and self.train(session):
             session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
@@ -262,7 +263,7 @@ def _before_streams(runs: Runs, names: list[str], step: int) -> dict[str, Cell]:
             runs.say(f"the card of {name} has no score at step {step:,}, before streams; its cell is left empty")
             return {}
     found = [scored[name][step] for name in names]
-    values = [math.exp(entry["nats_per_token"]) for entry in found]
+    values = [perplexity_of(entry["nats_per_token"]) for entry in found]
     relative = [entry.get("standard_error") for entry in found]
     errors = [math.nan if e is None else value * e for value, e in zip(values, relative, strict=True)]
     conditions = tuple(

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import FAMILIES, IN_STREAMS, Curriculum
 from armdlab.figures import INK, PALETTE, Picture, log_scale
+from armdlab.scores import perplexity_of
 from armdlab.tables import Table
 
 STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
@@ -56,7 +57,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str =
         if not history:
             continue
         model = run.partition("_")[0]
-        perplexities = [math.exp(entry["nats_per_token"]) for entry in history]
+        perplexities = [perplexity_of(entry["nats_per_token"]) for entry in history]
         is_first = model not in {end[0] for end in ends}
         for axes, key in ((by_step, "step"), (by_second, "seconds")):
             along = [entry[key] for entry in history]

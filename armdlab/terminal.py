@@ -81,13 +81,8 @@ def watch(session: Session) -> bool:
 
 
 def finish(session: Session, as_json: bool) -> None:
-    """Train to the end, save, and answer; the sentence of a loss that is no number names what is left."""
-    try:
-        stopped = watch(session)
-    except FloatingPointError as error:
-        if not session.is_saved:
-            session.save()
-        raise FloatingPointError(f"{error}. The last good weights are in {session.out}") from None
+    """Train to the end, save, and answer."""
+    stopped = watch(session)
     if stopped:
         session.save()  # at once: scoring takes a while, in which a second Ctrl-C may come
     figure = session.last_figure()

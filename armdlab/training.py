@@ -16,119 +16,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.checkpoints import PLAN, read_json, to_json, written_whole
+from armdlab.checkpoints import CONFIG, PLAN, WEIGHTS, differences, read_json, step_of, to_json, written_whole
 from armdlab.costs import n_tokens_of_text, nats_to_learn
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import seeded
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
+from armdlab.plans import Plan, load_plan
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
 
 STATE = "training_state.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon remember of a parameter
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides a training run, besides the model and the text.
-
-    Args:
-        steps: optimiser steps.
-        curriculum: which order is learnt at which step; its `length` is the row length N.
-        batch_size: rows of each process at each step.
-        micro_batch_size: rows in one pass, where a whole batch does not fit in memory; None for all. It changes
-            figures by rounding; besides, dropout and what masked diffusion masks are drawn for each pass.
-        learning_rate: at the top of the schedule, of AdamW.
-        muon: at the top of the schedule, of Muon (Jordan et al., 2024) on the matrices of the layers; None for AdamW
-            there too. 0.02 is its usual rate.
-        fine_tuning: where the curriculum turns to streams the schedule starts anew, at this share of `learning_rate`;
-            all of it beats a half for every number of streams, and left to right (tests/benchmarks/README.md).
-        warm_up: share of the steps over which the learning rate grows; then it falls as a cosine.
-        cool_down: share of its top that the learning rate ends at.
-        weight_decay: on matrices only.
-        beta2: share of AdamW's second moment that a step keeps. Our tables were measured with 0.95. Over thousands of
-            small batches 0.999 takes from tokens that cannot be here what 0.95 leaves to them
-            (tests/benchmarks/README.md).
-        unlikelihood: weight of `objectives.chance_of_said` in the loss: all of it at `learning_rate`, falling as the
-            rate falls, to a tenth; 0 for none. Not for masked diffusion.
-        clip: largest norm of the gradient.
-        seed: of batches and dropout.
-        bf16: whether to compute in bfloat16 (weights stay in float32).
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    steps: int
-    curriculum: Curriculum
-    batch_size: int = 16
-    micro_batch_size: int | None = None
-    learning_rate: float = 2e-3
-    muon: float | None = None
-    fine_tuning: float = 1.0
-    warm_up: float = 0.05
-    cool_down: float = 0.1
-    weight_decay: float = 0.1
-    beta2: float = 0.95
-    unlikelihood: float = 0.0
-    clip: float = 1.0
-    seed: int = 0
-    bf16: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a plan that cannot be trained."""
-        for name, low in (("steps", 1), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
-        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
-            raise ValueError(
-                f"micro_batch_size={self.micro_batch_size} must be from 1 to batch_size={self.batch_size}, or None"
-            )
-        for name, low, high in (("fine_tuning", 0, 10), ("clip", 0, 1e6)):
-            if not low < getattr(self, name) <= high:
-                raise ValueError(f"{name}={getattr(self, name)} must be above {low} and at most {high:g}")
-        for name in ("warm_up", "cool_down", "weight_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
-        if not 0 <= self.unlikelihood <= 1000:
-            raise ValueError(
-                f"unlikelihood={self.unlikelihood} must be from 0 (none) to 1000; 100 is what was measured"
-            )
-        if not 0 < self.beta2 < 1:
-            raise ValueError(f"beta2={self.beta2} must be above 0 and below 1; 0.95 to 0.999 are usual")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1; 2e-3 is a good start")
-        if self.muon is not None and not 0 < self.muon < 1:
-            raise ValueError(f"muon={self.muon} must be above 0 and below 1; 0.02 is a good start, None leaves it out")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine to `cool_down`; once more where streams begin.
-
-        So what was learnt before the streams is comparable with a baseline that never learns them.
-        """
-        before = min(self.curriculum.i_strided, self.steps)
-        if step < before or not before:
-            top, first, n = self.learning_rate, 0, before or self.steps
-        else:
-            top, first, n = self.fine_tuning * self.learning_rate, before, self.steps - before
-        rising = max(1, round(self.warm_up * n))
-        if step - first < rising:
-            return top * (step - first + 1) / rising
-        progress = (step - first - rising) / max(1, n - rising)
-        return top * (self.cool_down + (1 - self.cool_down) * (1 + math.cos(math.pi * progress)) / 2)
-
-    def weight_of_unlikelihood(self, step: int) -> float:
-        """What a step's `objectives.chance_of_said` weighs in the loss; it falls with the rate, to a tenth.
-
-        All of it at low rates would cost nats that the end of a run should win; none at all would give back what it
-        has taught (tests/benchmarks/README.md).
-        """
-        return self.unlikelihood * max(0.1, self.rate(step) / self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -187,13 +89,15 @@ class Training:
         """Train from the present step to the last of the plan, yielding after each.
 
         Raises:
-            FloatingPointError: if a loss is no finite number; the weights are then those of the step before.
+            FloatingPointError: if a loss or a gradient is no finite number; the weights are then those of the step
+                before. Or if a step left such a number in a weight.
         """
         while self.step < self.plan.steps:
             started = time.perf_counter()
             tokens, order = self.batch(self.step)
             loss = self._learn(tokens, order)
             self.step += 1
+            self.refuse_infinite_weights()
             n_tokens = tokens.numel() * self.accelerator.num_processes
             phase = self.plan.curriculum.phase(self.step - 1)
             seconds = time.perf_counter() - started
@@ -240,6 +144,22 @@ class Training:
         self._forget_gradients()
         return mean
 
+    def refuse_infinite_weights(self) -> None:
+        """Say so if a weight is no finite number: no step mends it.
+
+        Raises:
+            FloatingPointError: if there is one.
+        """
+        weights = {name: weight.detach() for name, weight in self.bare_model.named_parameters()}
+        largest = torch.stack([torch.linalg.vector_norm(weight, math.inf) for weight in weights.values()])
+        if not largest.isfinite().all():
+            name = next(name for name, is_good in zip(weights, largest.isfinite().tolist(), strict=True) if not is_good)
+            value = float(weights[name][~weights[name].isfinite()][0])
+            raise FloatingPointError(
+                f"after step {self.step} {name} holds {value}; such weights are neither trained on nor saved. Try a "
+                f"learning rate below {self.plan.learning_rate:g}"
+            )
+
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -250,34 +170,40 @@ class Training:
         return self.accelerator.unwrap_model(self.model)
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, optimiser state and plan into a folder; from there `resume` goes on."""
+        """Write weights, optimiser state and plan into a folder; from there `resume` goes on.
+
+        Raises:
+            FloatingPointError: if a weight is no finite number; the folder is left as it is.
+            OSError: if a file could not be written; what was saved before is whole.
+        """
+        self.refuse_infinite_weights()
         if not self.accelerator.is_main_process:
             return
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # The three take their names only once all are on the disk: one that runs full leaves the last checkpoint whole.
-        with written_whole(folder / STATE) as state, written_whole(folder / PLAN) as plan:
+        with written_whole(folder / STATE) as state:
             save_file(self._moments(), state, metadata={"step": str(self.step)})
-            saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
-            saved["processes"] = self.accelerator.num_processes
-            plan.write_text(to_json(saved) + "\n", encoding="utf-8")
-            self.bare_model.save_pretrained(folder)
+            with written_whole(folder / PLAN) as plan:
+                saved = {"step": self.step, "plan": asdict(self.plan), "text": self.text.fingerprint}
+                saved |= {"processes": self.accelerator.num_processes, "config": self.bare_model.description}
+                plan.write_text(to_json(saved) + "\n", encoding="utf-8")
+                self.bare_model.save_pretrained(folder, step=self.step)
 
     def resume(self, folder: str | Path) -> None:
         """Continue where `save` left off.
 
         Raises:
             FileNotFoundError: if the folder holds no saved training.
-            ValueError: if it was saved under another plan, by another number of processes, by a model of another shape
-                or on another text, or a file is torn.
+            ValueError: if it was saved under another plan, by another number of processes, by a model of another config
+                or on another text, or a file is torn or of another step.
         """
         folder = Path(folder)
         saved = read_json(folder / PLAN)
         plan = load_plan(folder)
         if plan != self.plan:
-            ours, theirs = asdict(self.plan), asdict(plan)
-            changed = [f"{name} was {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
-            raise ValueError(f"{folder} was trained by another plan ({'; '.join(changed)}); resume with the same one")
+            changed = differences(asdict(plan), asdict(self.plan))
+            raise ValueError(f"{folder} was trained by another plan ({changed}); resume with the same one")
         if saved.get("text", self.text.fingerprint) != self.text.fingerprint:
             raise ValueError(
                 f"{folder} was trained on another text than its corpus holds now; restore the corpus as it was, or "
@@ -293,19 +219,17 @@ class Training:
         model = type(self.bare_model).from_pretrained(folder)
         if model.config != self.bare_model.config:
             raise ValueError(f"{folder} holds {model.config}, not {self.bare_model.config}; resume with the same model")
+        if changed := differences(saved.get("config", {}), model.description):
+            raise ValueError(f"{folder / CONFIG} has changed since {PLAN} was saved ({changed}); restore it")
         if not (folder / STATE).is_file():
             raise FileNotFoundError(f"{folder} holds no {STATE}: it was exported for use, not saved to train on")
-        try:
-            with safe_open(folder / STATE, "pt") as opened:
-                step_of_state = int((opened.metadata() or {}).get("step", -1))
-            moments = load_file(folder / STATE)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / STATE} is no whole safetensors file ({error}); train again") from None
-        if step_of_state != saved["step"]:
-            raise ValueError(
-                f"{folder / STATE} is of step {step_of_state} and {PLAN} of step {saved['step']}: saving was cut off "
-                "between them; train again"
-            )
+        for path in (folder / WEIGHTS, folder / STATE):
+            if step_of(path) not in (None, saved["step"]):
+                raise ValueError(
+                    f"{path} is of step {step_of(path)} and {PLAN} of step {saved['step']}: saving was cut off between "
+                    f"them; train again, or start from its weights: `armdlab train --start {folder} --out ...`"
+                )
+        moments = load_file(folder / STATE)
         self.bare_model.load_state_dict(model.state_dict())
         self.step = saved["step"]
         if not self.step:
@@ -353,21 +277,6 @@ def _optimizers(model: Transformer, plan: Plan) -> list[torch.optim.Optimizer]:
 
 def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return getattr(optimizer, "optimizer", optimizer)  # without the wrapper of accelerate
-
-
-def load_plan(folder: str | Path) -> Plan:
-    """Read the plan of a saved training.
-
-    Raises:
-        FileNotFoundError: if the folder holds none.
-    """
-    saved = dict(read_json(Path(folder) / PLAN)["plan"])
-    curriculum = saved.pop("curriculum")
-    curriculum["streams"], curriculum["mixture"] = (
-        tuple(curriculum["streams"]),
-        tuple(map(tuple, curriculum["mixture"])),
-    )
-    return Plan(curriculum=Curriculum(**curriculum), **saved)
 
 
 def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repeats: int = 3) -> float:

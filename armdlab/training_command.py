@@ -11,7 +11,8 @@ import typer
 
 from armdlab import terminal
 from armdlab.curriculum import weighed
-from armdlab.recipes import SIZES, Recipe, Session
+from armdlab.networks import SIZES
+from armdlab.recipes import Recipe, Session
 from armdlab.terminal import Json, progress
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}

@@ -3,8 +3,7 @@
 import itertools
 import math
 import re
-from dataclasses import fields, replace
-from types import SimpleNamespace
+from dataclasses import fields
 
 import pytest
 import torch
@@ -14,12 +13,13 @@ from hypothesis import strategies as st
 from strategies import orders, random_tokens, tiny
 
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generate
-from armdlab.baselines import MDLM, BlockDiffusion
+from armdlab.baselines import MDLM, BlockDiffusion, at_parity
 from armdlab.budgets import BUDGETS
 from armdlab.cli import app
 from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.networks import MODELS, SIZES, fresh
 from armdlab.objectives import Masking, diffusion_bound, nll
-from armdlab.recipes import MODELS, SIZES, Recipe, _new_model
+from armdlab.recipes import Recipe
 from armdlab.rows import Text
 from armdlab.samples import write_tales
 from armdlab.tale_evaluation import tale_report
@@ -333,9 +333,10 @@ SIZED = {  # each size is counted once
 @pytest.mark.parametrize("name", SIZED.values())
 def test_parameter_counts_are_within_one_per_cent_of_armds(name):
     recipe = RECIPES[name]
-    tokenizer = SimpleNamespace(vocab_size=50_257 if isinstance(recipe.vocab_size, str) else recipe.vocab_size)
+    vocab_size = 50_257 if isinstance(recipe.vocab_size, str) else recipe.vocab_size
+    config = at_parity(vocab_size, recipe.length, **{size: getattr(recipe, size) for size in SIZES})
     with torch.device("meta"):
-        counts = {name: _new_model(replace(recipe, model=name, dropout=0.0), tokenizer).n_parameters for name in MODELS}
+        counts = {name: fresh(name, config, block_size=16, seed=0).n_parameters for name in MODELS}
     assert all(abs(count / counts["armd"] - 1) < 0.01 for count in counts.values()), counts
 
 

@@ -6,18 +6,19 @@ import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from armdlab import AR, GenerationOrder, generate
+from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.figures import Picture
 from armdlab.generative import _recut, generated
+from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
-from armdlab.recipes import Recipe, _new_model
+from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
@@ -285,7 +286,8 @@ def test_the_gpu_budget_is_the_papers_settings():
     recipe = BUDGETS["gpu"].recipes["armd_0"]
     assert (recipe.batch_size, recipe.length, recipe.vocab_size) == (512, 1024, "openai-community/gpt2")
     with torch.device("meta"):
-        assert _new_model(recipe, SimpleNamespace(vocab_size=50_257)).n_parameters == 123_618_368
+        config = at_parity(50_257, recipe.length, **{size: getattr(recipe, size) for size in SIZES})
+        assert fresh("armd", config, block_size=16, seed=0).n_parameters == 123_618_368
     plan = recipe.plan.curriculum
     assert (plan.i_ar, plan.i_perm, plan.i_strided, plan.rho, plan.streams) == (9_000, 48_000, 180_000, 32, (1, 2, 4))
     assert recipe.plan.steps - plan.i_strided == 80_000

@@ -92,7 +92,10 @@ def test_an_error_is_a_sentence_and_what_is_mended_goes_on(cockpit):
     assert asked(cockpit, want="run")["status"] == "failed"
     assert asked(cockpit, want="steps")["status"] == "old", "what was asked in the same breath does not fail again"
     assert cockpit.message.startswith("the loss of step 1 is nan; nothing was learnt from it")
+    assert cockpit.message.endswith(f"below 0.002. Nothing was saved in {cockpit.session.out} before")
     assert "FloatingPointError" in cockpit.last_error
+    assert asked(cockpit, want="stop")["status"] == "failed", "weights that are no numbers are not saved"
+    assert not cockpit.session.out.exists()
     with torch.no_grad():
         weight.copy_(good)
     assert len(asked(cockpit, want="run", budget_ms=0, run="a:2")["frames"]) == 1
