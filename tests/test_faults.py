@@ -27,8 +27,8 @@ TEXT = "\n\n".join(
 def recipe(tmp_path_factory):
     path = tmp_path_factory.mktemp("faults") / "cats.txt"
     path.write_text(TEXT)
-    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 32, "vocab_size": 300, "batch_size": 4}
-    return Recipe(corpus=f"file:{path}", steps=12, learning_rate=1e-2, dropout=0.0, block_size=4, **sizes)
+    sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 32, "d_position": 64, "vocab_size": 300}
+    return Recipe(corpus=f"file:{path}", steps=12, learning_rate=1e-2, dropout=0.0, block_size=4, batch_size=4, **sizes)
 
 
 def test_a_perplexity_that_no_number_can_hold_is_infinite(recipe, tmp_path):

@@ -88,6 +88,12 @@ def test_no_option_is_left_out_above():
     typed = {word[2:].replace("-", "_") for line, _ in ASKED for word in line.split() if word.startswith("--")}
     assert options - typed == {"out", "resume", "precision", "as_json"}
     said = {name for _, meant in ASKED for name in meant}
-    assert {field.name for field in fields(Recipe)} - said == {"d_position", "micro_batch_size", "bf16", "split_seed"}
+    assert {field.name for field in fields(Recipe)} - said == {
+        "d_position",
+        "tie_weights",
+        "micro_batch_size",
+        "bf16",
+        "split_seed",
+    }
     defaults = Recipe()
     assert not [name for _, meant in ASKED for name, value in meant.items() if value == getattr(defaults, name)]
