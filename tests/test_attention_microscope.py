@@ -108,6 +108,13 @@ def test_where_no_view_can_be_there_is_a_picture_in_words(microscope):
     assert said in html
 
 
+def test_a_token_that_is_a_part_of_a_letter_is_named_by_dots(lab):
+    """Left to right what is made last is the last of the tokens of the letter, the other way round the first."""
+    for order, named in ((GenerationOrder.left_to_right(4), "🦊"), (GenerationOrder([3, 2, 1, 0], range(4)), "…")):
+        html = AttentionMicroscope(lab, "🦊", order)._repr_mimebundle_()[0]["text/html"]
+        assert f"the target made last, “\u2068{named}\u2069”, reads" in html
+
+
 @pytest.mark.parametrize("text", ["🦊 שלום", "$x$ $\\frac$", "<b> <script>"])
 def test_any_text_can_be_a_picture(text, lab):
     assert "<img" in AttentionMicroscope(lab, text)._repr_mimebundle_()[0]["text/html"]

@@ -124,7 +124,7 @@ def labels(words: Sequence[str]) -> list[str]:
 
 
 def _short(word: str, most: int = 30) -> str:
-    word = word.strip()
+    word = word.strip() if word else "\u2026"  # a part of a letter, which stands at the last of its tokens
     return word if len(word) <= most else f"{word[: most - 1]}\u2026"
 
 
