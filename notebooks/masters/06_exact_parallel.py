@@ -347,7 +347,7 @@ for name, how in ways.items():
 # %% [markdown]
 # The second figure of a line prices what verified texts are drawn from, the first what plain streams are. Were the model perfect, the second
 # could not be the higher one: who sees more pays no more, on average. Where it is higher, or hardly lower, the model has not learnt to listen: of
-# the orders that it was taught last, two in nine were of streams in blocks, and one in nine of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
+# the orders that it was taught last, two in nine were of streams in blocks, and as many of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
 # model's* chain rule in *this* order, for better or worse. It repairs what streams lose, not what the model never learnt.
 #
 # ## 5. How many tokens a call makes

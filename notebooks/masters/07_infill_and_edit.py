@@ -112,7 +112,7 @@ for seed in (1, 2, 3):
     print(f"seed {seed}:{said} ({int((filled == ids)[known].sum())} known tokens are as they were)")
 
 # %% [markdown]
-# The colour, the thing and the day stand further on in the tale, and all three seeds find them. *Billy, who was ____* leaves room for *ill* alone: two seeds write *all*, the beginning
+# The colour, the thing and the day stand further on in the tale, and all three seeds find them. *Billy, who was ____* leaves room for *ill* alone: one seed writes *all*, the beginning
 # of *all alone*, and so make a fault. The last gap is free, and each seed fills it in its own way. A model that writes from left to right would have had to guess all that comes later.
 #
 # ## 2. What a filling costs
@@ -199,8 +199,8 @@ lesson_figures.bars(
 )
 
 # %% [markdown]
-# A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right is how it practised to fill gaps. *Surest first* finds nearly
-# that order for itself, but puts the comma before *Billy*, and pays for it; right to left and random orders ask for each word with its left neighbour missing, which it has hardly practised.
+# A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right is how it practised to fill gaps. *Surest first* finds an
+# order for itself, and nearly all of its price is one word: *he*, asked for while *Saturday* is still missing. Right to left and random orders ask for most words with their left neighbour missing, which it has hardly practised.
 #
 # ## 3. What is the right side worth?
 #
@@ -259,9 +259,9 @@ shown = [f"{int(at)}: {read(ids[at : at + 1]).strip()}" for at in dearest]
 two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dearest words of the tale")
 
 # %% [markdown]
-# Of true prices it holds that knowing more lowers them *in the mean*; one word may rightly cost more. Of a learnt model even that does not hold: here the mean rises by 0.02 nats a
-# word, so the model is at fault. Its dearest faults stand at the beginning: *brave* should cost 2.40 nats, and costs 13.98. One in nine of the orders that it was taught last had gaps,
-# and those were one to three spans, none shorter than seven tokens: single holes it never practised. It fills most all the same, for 0.11 +- 0.04 nats in the mean of 150 other tales.
+# Of true prices it holds that knowing more lowers them *in the mean*; one word may rightly cost more. Of a learnt model even that need not hold; here the mean falls, by 0.01 nats a
+# word. But some words cost more than they may, most at the beginning: *brave* should cost 2.40 nats, and costs 13.39. One in nine of the orders that it was taught last had gaps,
+# and those were one to three spans, none shorter than seven tokens: single holes it never practised. It fills most all the same, for 0.28 +- 0.13 nats in the mean of 150 other tales.
 # *Any order can be asked* is a fact of the architecture, *any order is answered well* would be a fact of training (lesson 04).
 #
 # ## 4. Two ways to ask the same question
@@ -406,7 +406,7 @@ for at, word, depends in ((112, " Friday", [12]), (12, " Friday", [112]), (menti
     print(f"position {at} becomes{word}: positions {depends} become{became}; {faults} faults in the tale")
 
 # %% [markdown]
-# No rule of tales was written for this. The model has read the new word, wherever it stands. (Nor was anything written to make it sure: with *Lily* in the place of *Ruby* it fills in *Bruno*, twice. Try it.)
+# No rule of tales was written for this. The model has read the new word, wherever it stands. (Nor was anything written to make it sure: with *Emil* in the place of *Ruby* it fills in *Luca*, then *Emil*. Try it.)
 #
 # **Break it:** price the gap at position 12 in the order of reading, and it is blind to its right side. We change the day behind it and look at the price of the first one:
 
