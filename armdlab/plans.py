@@ -113,11 +113,19 @@ def load_plan(folder: str | Path) -> Plan:
 
     Raises:
         FileNotFoundError: if the folder holds none.
+        ValueError: if the file is torn, or was written by another version.
     """
-    saved = dict(read_json(Path(folder) / PLAN)["plan"])
-    curriculum = saved.pop("curriculum")
-    curriculum["streams"], curriculum["mixture"] = (
-        tuple(curriculum["streams"]),
-        tuple(map(tuple, curriculum["mixture"])),
-    )
-    return Plan(curriculum=Curriculum(**curriculum), **saved)
+    path = Path(folder) / PLAN
+    read = read_json(path)
+    try:
+        saved = dict(read["plan"])
+        curriculum = saved.pop("curriculum")
+        curriculum["streams"], curriculum["mixture"] = (
+            tuple(curriculum["streams"]),
+            tuple(map(tuple, curriculum["mixture"])),
+        )
+        return Plan(curriculum=Curriculum(**curriculum), **saved)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no plan that this version knows ({error}); train again into another folder"
+        ) from None

@@ -78,7 +78,8 @@ class Recipe:
         split_seed: of what is held out (and of which tales are told), so that runs of several seeds share their data.
 
     Raises:
-        ValueError: if `model` is unknown, or there are no soft targets for the corpus or the layout.
+        ValueError: if `model` is unknown, `marks` are not three, or there are no soft targets for the corpus or the
+            layout.
     """
 
     model: str = "armd"
@@ -181,6 +182,7 @@ class Session:
             device: where to train; None for what Accelerate chooses, and it must be the same.
 
         Raises:
+            FileNotFoundError: if there is no such corpus file, or nothing to start from.
             ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row (of
                 masked diffusion: its held-out part too), the recipe contradicts itself, or Accelerate trains on
                 another device.

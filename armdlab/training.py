@@ -63,7 +63,8 @@ class Training:
 
     Raises:
         ValueError: if rows are longer than the model's `max_length`, or than the text, or were laid out for another
-            length; or as `processes.accelerator_of_all`.
+            length; if masked diffusion is to learn by unlikelihood or soft targets; if there is no Muon in this torch;
+            or as `processes.accelerator_of_all`.
     """
 
     def __init__(self, model: Transformer, text: Text | Rows, plan: Plan) -> None:
@@ -151,9 +152,10 @@ class Training:
             FloatingPointError: if there is one.
         """
         weights = {name: weight.detach() for name, weight in self.bare_model.named_parameters()}
-        largest = torch.stack([torch.linalg.vector_norm(weight, math.inf) for weight in weights.values()])
-        if not largest.isfinite().all():
-            name = next(name for name, is_good in zip(weights, largest.isfinite().tolist(), strict=True) if not is_good)
+        extremes = torch.stack([torch.stack(weight.aminmax()) for weight in weights.values()])  # nan if one is
+        are_good = extremes.isfinite().all(-1)
+        if not are_good.all():
+            name = next(name for name, is_good in zip(weights, are_good.tolist(), strict=True) if not is_good)
             value = float(weights[name][~weights[name].isfinite()][0])
             raise FloatingPointError(
                 f"after step {self.step} {name} holds {value}; such weights are neither trained on nor saved. Try a "

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from armdlab import training
 from armdlab.budgets import Budget
 from armdlab.cli import main
+from armdlab.plans import load_plan
 from armdlab.recipes import Recipe, Session
 from armdlab.reproduce import Runs
 
@@ -304,3 +305,21 @@ def test_a_corpus_that_holds_out_no_text_is_refused(recipe, tmp_path):
     sentence = f"corpus={tmp_path} holds out no text to score; give more text, or another corpus"
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         Session.begin(replace(recipe, corpus=str(tmp_path)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [({}, "'plan'"), ({"plan": {"steps": 3}}, "'curriculum'"), ({"plan": "no"}, "")],
+)
+def test_a_plan_of_another_version_is_refused_in_a_sentence(tmp_path, written, reason):
+    (tmp_path / "training.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=rf"training.json is no plan that this version knows \({reason}"):
+        load_plan(tmp_path)
+
+
+def test_a_plan_with_a_field_that_this_version_lacks_is_refused_in_a_sentence(saved):
+    kept = json.loads((saved / "training.json").read_text())
+    kept["plan"]["fame"] = 1
+    (saved / "training.json").write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"no plan that this version knows \(.*'fame'\); train again into another"):
+        load_plan(saved)
