@@ -238,7 +238,7 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# Nothing about the model got better, and in the end the judge finds its texts *nearly as likely as real tales*, although every third of them still has a fault. (32 texts are few: at 0.7 the judge was even less pleased than at 1.) A
+# Nothing about the model got better, and in the end the judge finds its texts *as likely as real tales*, although every fourth of them still has a fault. (32 texts are few: at 0.7 the judge was even less pleased than at 1.) A
 # perplexity near that of the truth is no quality: the coolest model tells what is likeliest, again and again. Entropy *inside* a text hardly moves, for a tale has
 # its words at any temperature. What goes is the variety *between* texts, which the last column counts and Table 2 keeps among its conditions: words of all texts
 # pooled. So a generative perplexity is a number only together with entropy, length, temperature,
