@@ -48,6 +48,7 @@ class Generated:
         temperature: divides the writer's logits.
         top_p: nucleus that the writer was cut to; 1 is everything.
         seed: of sampling.
+        batch_size: samples written together; with `seed` it decides them.
         judge: who judges, in words.
         ids: "raw ids" where the judge reads the writer's tokens, "retokenised" where it reads the text.
         precision: of the writer's and of the judge's products, in words; chance is always drawn in float64.
@@ -67,6 +68,7 @@ class Generated:
     temperature: float
     top_p: float
     seed: int
+    batch_size: int
     judge: str
     ids: str
     precision: str
@@ -88,8 +90,8 @@ class Generated:
             f"{self.entropy:.3f} +- {self.entropy_error:.3f} nats or {self.entropy_in_bits:.3f} bits a token; by "
             f"itself {self.own_nats_per_token:.4f} nats; {self.diversity}. Judge: {self.judge}, {self.ids}, exp of the "
             f"mean over all tokens; {self.n_samples} samples of {self.length} tokens in {self.n_calls} network calls a "
-            f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed}, "
-            f"{self.precision}, chance in float64"
+            f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed} in batches of "
+            f"{self.batch_size}, {self.precision}, chance in float64"
         )
 
 
@@ -121,8 +123,8 @@ def generated(
         batch_size: samples written together.
 
     Raises:
-        ValueError: if `steps` is given for a model that is no masked diffusion, or beside `streams`; if no sample is
-            asked for.
+        ValueError: if the writer is to judge itself; if `steps` is given for a model that is no masked diffusion, or
+            beside `streams`; if no sample is asked for.
     """
     is_diffusion = isinstance(writer.model, BlockDiffusion)
     if steps is not None and (streams != 1 or not is_diffusion):
@@ -132,6 +134,8 @@ def generated(
         )
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1")
+    if judge.model is writer.model:
+        raise ValueError("judge is the writer itself, which likes its own faults; give a model that was trained apart")
     length = writer.model.config.max_length if length is None else length
     order_of, order = _orders(writer.model, length, streams, steps, seed)
     rows, own, n_calls = [], 0.0, 0
@@ -174,6 +178,7 @@ def generated(
         temperature=temperature,
         top_p=1.0 if top_p is None else top_p,
         seed=seed,
+        batch_size=batch_size,
         judge=f"{_in_words(judge)}, in rows of {judge.model.config.max_length}",
         ids="raw ids" if same_ids else "retokenised",
         precision=f"writer in {precision_of(writer.model)}, judge in {precision_of(judge.model)}",

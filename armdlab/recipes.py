@@ -339,8 +339,8 @@ class Session:
             figure = self.figure() if is_scored else None
             if figure is not None:
                 self._scored = step.step, figure
-                found = {"nats_per_token": figure.nats_per_token, "standard_error": figure.standard_error}
-                past = {"step": step.step, "seconds": self.card["seconds"], **found, "phase": step.phase}
+                past = {"step": step.step, "seconds": self.card["seconds"], "phase": step.phase, "said": str(figure)}
+                past |= {"nats_per_token": figure.nats_per_token, "standard_error": figure.standard_error}
                 self.card.setdefault("history", []).append(past)
             if is_scored or since_save > save_every:
                 self.save(figure)

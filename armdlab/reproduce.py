@@ -266,10 +266,10 @@ def _before_streams(runs: Runs, names: list[str], step: int) -> dict[str, Cell]:
     values = [perplexity_of(entry["nats_per_token"]) for entry in found]
     relative = [entry.get("standard_error") for entry in found]
     errors = [math.nan if e is None else value * e for value, e in zip(values, relative, strict=True)]
+    said = (entry.get("said", "exact, left to right") for entry in found)  # cards of older runs do not tell
     conditions = tuple(
-        f"perplexity {value:.2f} ({entry['nats_per_token']:.4f} nats a token; exact, left to right; scored while "
-        f"training, at step {step}: card of {name})"
-        for name, value, entry in zip(names, values, found, strict=True)
+        f"{of_figure}; scored while training, at step {step}: card of {name}"
+        for name, of_figure in zip(names, said, strict=True)
     )
     return {"held out": _averaged(values, errors, conditions, "rows")}
 

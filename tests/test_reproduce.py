@@ -89,7 +89,8 @@ def test_a_generative_figure_states_its_conditions(runs):
         r" nats or [\d.]+ bits a token\), entropy [\d.]+ \+- [\d.]+ nats or [\d.]+ bits a token; by itself [\d.]+ nats",
         r"distinct-1 [\d.]+, distinct-2",
         r"Judge: AR of 0\.\d\d M parameters trained on file:\S+, in rows of 32, raw ids, exp of the mean over all",
-        r"3 samples of 16 tokens in [1-8] network calls a batch, temperature 1, nucleus p 0\.9, seed 0",
+        r"3 samples of 16 tokens in [1-8] network calls a batch, temperature 1, nucleus p 0\.9, seed 0 in",
+        r"seed 0 in batches of 64, ",
         r"writer in float32, judge in float32, chance in float64$",
     ):
         assert re.search(part, said), (part, said)
@@ -110,6 +111,8 @@ def test_a_judge_with_other_ids_reads_ends_of_texts_as_ends(runs):
         generated(runs["ar_0"], runs["judge"], n_samples=0)
     with pytest.raises(ValueError, match="length=0 must be"):
         generated(runs["ar_0"], runs["judge"], length=0)
+    with pytest.raises(ValueError, match=r"^judge is the writer itself, which likes its own faults; give a model that"):
+        generated(judge := runs["judge"], judge)
 
 
 def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows(runs):
@@ -181,6 +184,9 @@ def test_table_3_holds_each_model_under_its_orders_with_the_papers_figures_besid
     assert "Transformer 22.83" in str(table)
     assert "log-mean-exp over 2 random orders" in str(table)
     before = by_name["ARMD, 10 steps, before streams"].cells["held out"]
+    assert before.conditions[0].startswith("perplexity ")
+    for part in ("bits a token", "exact, left to right; validation split", "rows of 16, float32"):
+        assert part in before.conditions[0]
     assert "at step 10: card of armd_0" in before.conditions[0]
     assert {run: history[-1]["step"] for run, history in table.curves.items()}["mdlm_0"] == 30
     assert json.loads(json.dumps(table.as_json()))["lines"][0]["paper"] == "Transformer 22.83 (1M steps)"
