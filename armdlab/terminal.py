@@ -31,7 +31,7 @@ def let_the_first_speak() -> None:
 
 
 def watch(session: Session) -> bool:
-    """Train with a bar, the loss as a curve, the curriculum's meter; score held-out text and show a sample at times.
+    """Train with a bar, the curriculum's meter, loss and held-out perplexity as curves; show a sample at times.
 
     Ctrl-C lets the step at hand end, so that what is saved is whole; a second one does not wait.
 
@@ -71,7 +71,8 @@ def watch(session: Session) -> bool:
                     rate=step.tokens_per_second,
                 )
                 if moment.figure is not None:
-                    progress.print(f"step {step.step:,}, {step.phase}: {moment.figure}")
+                    held_out = [score["nats_per_token"] for score in session.card["history"]]  # log of perplexity
+                    progress.print(f"step {step.step:,}, {step.phase}: {moment.figure} {sparkline(held_out, CURVE)}")
                     progress.print(Styled(f"  it writes: {moment.sample!r}", style="dim"), soft_wrap=True)
                 if any_process(session.training.accelerator, asked_to_stop):
                     break
