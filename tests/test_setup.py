@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -177,7 +178,14 @@ def test_make_lab_opens_a_server_on_the_first_lesson_within_seconds(tmp_path):
                 time.sleep(0.2)
                 url = re.search(r"http://\S+/lab/tree/notebooks/00_\S+token=\w+", (tmp_path / "log").read_text())
             assert url, (tmp_path / "log").read_text()
-            with urllib.request.urlopen(url.group(), timeout=30) as page:
+            page = None
+            while page is None:  # a server names its address before it listens there
+                try:
+                    page = urllib.request.urlopen(url.group(), timeout=30)
+                except urllib.error.URLError:
+                    assert time.time() < deadline, (tmp_path / "log").read_text()
+                    time.sleep(0.2)
+            with page:
                 assert page.status == 200
                 assert b"JupyterLab" in page.read()
         finally:

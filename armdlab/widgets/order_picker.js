@@ -28,8 +28,10 @@ const css = (rgb) => `rgb(${rgb.join(", ")})`;
 const blockColour = (state, position) => viridis(state.blocks[position] / Math.max(1, Math.max(...state.blocks)));
 // A quoted word keeps its own direction of writing; of a very long one the beginning is enough to know it by.
 const quoted = (word) => { const letters = [...word.trim()]; return `\u201c\u2068${letters.length > 30 ? `${letters.slice(0, 29).join("")}\u2026` : letters.join("")}\u2069\u201d`; };
-// White space is shown as such, and a token that is a part of a letter as dots: the letter stands at the last of them.
-const word = (state, position) => state.words[position].trim() || (state.words[position] ? "\u2423" : "\u2026");
+// White space is shown as such, a token that is a part of a letter as dots (the letter stands at the last of them), and
+// a mark without its letter on a circle.
+const onCircle = (word) => (/^\p{M}/u.test(word) ? `\u25cc${word}` : word);
+const word = (state, position) => onCircle(state.words[position].trim()) || (state.words[position] ? "\u2423" : "\u2026");
 const named = (state, position) => `position ${position} ${quoted(word(state, position))}`;
 
 // The root of a view. JupyterLab takes keys from whatever has the focus unless that very element says no.

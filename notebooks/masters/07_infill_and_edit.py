@@ -193,7 +193,7 @@ def prices(known):
 without = (torch.arange(N) < 11) | (torch.arange(N) > 21)  # the second sentence is left out
 priced = {"five words": prices(known), "a sentence": prices(without)}
 for name, found in priced.items():
-    print(f"{name}: {', '.join(f'{way} {nats:.2f}' for way, nats in found.items())}")
+    print(f"{name}: {', '.join(f'{way} {nats:.1f}' for way, nats in found.items())}")
 lesson_figures.bars(
     priced["a sentence"], title="One filling, four orders", x="nats of the sentence, given all the rest"
 )
