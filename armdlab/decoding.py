@@ -211,16 +211,14 @@ def _walk(
     cache, writing = engine.new_cache(len(tokens), order.length), Writing(tokens.to(device), end)
     fixed = FixedSteps(engine, cache, [call.sizes for call in calls if call.sees_all])
     for call in calls:
-        if call.ranks is None:
-            tokens_at, target_at = (order.positions[..., ranks] for ranks in (call.evidence, call.targets))
-            engine.hidden(made[:, call.evidence], tokens_at, target_at, call.masks().to(device), cache)
-            continue
         evidence_at, target_at = (writing.of(order.positions)[..., ranks] for ranks in (call.evidence, call.targets))
         step = fixed.get(call.sizes) if call.sees_all else None
         if step:
             logits = step(made[:, call.evidence], evidence_at, target_at)[:, call.rows]
         else:
             hidden = engine.hidden(made[:, call.evidence], evidence_at, target_at, call.masks().to(device), cache)
+            if call.ranks is None:
+                continue
             logits = engine.head(hidden[:, call.rows])
         chosen, log_probs = choose(logits, made[:, call.ranks] if call.some_given else None)
         made[:, call.ranks] = chosen
@@ -322,8 +320,8 @@ class _Call:
 
     @property
     def sees_all(self) -> bool:
-        """Whether nothing is hidden from any row, as in nearly all calls."""
-        return self.sees is ALL_VISIBLE
+        """Whether ranks are wanted and nothing is hidden from any row, as in nearly all calls."""
+        return self.ranks is not None and self.sees is ALL_VISIBLE
 
     def masks(self) -> Masks:
         """Who may see whom."""
