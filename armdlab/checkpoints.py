@@ -6,6 +6,7 @@ never half-written, and that what is missing, torn or of another shape is named 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -61,6 +62,15 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         """What config.json holds: the class, its config and its settings."""
         chosen = {name: getattr(self, name) for name in self.settings}
         return {"architecture": type(self).__name__, **asdict(self.config), **chosen}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of description and weights: two models of equal fingerprint pay the same for every text."""
+        digest = hashlib.sha256(to_json(self.description).encode())
+        for name, value in self.state_dict().items():
+            digest.update(f"{name} {value.dtype}".encode())
+            digest.update(_detached(value, None).flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def save_pretrained(
         self,

@@ -245,8 +245,8 @@ def reproduce(
 ) -> None:
     """Train what is missing for a table of the paper, measure it, and show the paper's figures beside ours.
 
-    Runs are shared by the tables, and a run that was stopped goes on: repeat the command. The table, its figure and
-    all numbers are written into the folder.
+    Runs are shared by the tables, and what was stopped goes on, training and measuring alike: repeat the command. The
+    table, its figure and all numbers are written into the folder.
 
     Examples:
         armdlab reproduce table3 --budget laptop

@@ -1,8 +1,9 @@
 """Do the paper's relations hold here? (ARMD, Tables 1 to 3, at a budget that one has)
 
 A budget names the runs and what they are measured on. `table1`, `table2` and `table3` train what is missing, resume
-what stopped, measure, and return a `Table` that shows the paper's figures beside ours. What a small machine can
-reproduce is how models relate, so each figure stands beside its ratio to the autoregressive baseline's.
+what stopped, measure what was not measured yet, and return a `Table` that shows the paper's figures beside ours. What a
+small machine can reproduce is how models relate, so each figure stands beside its ratio to the autoregressive
+baseline's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from armdlab.budgets import Budget
 from armdlab.checkpoints import differences, read_json
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.generative import Generated, generated
+from armdlab.measured import Measured
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
 from armdlab.rows import Text, encode
 from armdlab.scores import perplexity_of
@@ -35,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Runs:
-    """The runs of a budget in a folder, each trained at most once.
+    """The runs of a budget in a folder, each trained at most once, and `measured`, which measures each thing once.
 
     Args:
         budget: what the runs are.
@@ -58,6 +60,7 @@ class Runs:
     ) -> None:
         self.budget, self.folder, self.train, self.command = budget, Path(folder), train, command
         self.device, self.say = device, say
+        self.measured = Measured(self.folder / "measured", device=device, say=say)
 
     def __getitem__(self, name: str) -> Lab:
         """A trained model, trained now if it is not yet.
@@ -137,23 +140,25 @@ def table3(runs: Runs) -> Table:
     runs.gather(trained, budget.test)
     labs = {name: runs[name] for name in trained}
     text, said = _held_out(budget.test, labs[names["ar"][0]], length)
+    n_few = f"on {budget.n_rows} rows"
+    few, few_said = Text(spread_rows(text, length, budget.n_rows).flatten(), 0), f"{said}, {n_few}"
 
     runs.say(f"scoring {len(labs)} models on {said}")
 
+    def figure(run: str, measure: Callable[..., Any], of: Text = text, name: str = said, **how: int) -> Any:  # noqa: ANN401
+        return runs.measured(run, measure, labs[run].model, of, length, name=name, **how)
+
     def score(model: str, **how: int) -> Cell:
-        return _cell(likelihood(labs[name].model, text, length, name=said, **how) for name in names[model])
+        return _cell(figure(name, likelihood, **how) for name in names[model])
 
     streams = [count for count in (2, 4, 8) if length % count == 0]
     fine_tuned = {"held out": score("armd"), "random orders": score("armd", shuffled=length)}
     fine_tuned |= {f"S = {count}": score("armd", streams=count) for count in streams}
-    diffusion = labs[names["mdlm"][0]].model
-    few, n_few = spread_rows(text, length, budget.n_rows), f"on {budget.n_rows} rows"
-    how = {"n_orders": budget.n_orders, "n_rows": budget.n_rows, "name": f"{said}, {n_few}"}
-    exact = any_order(diffusion, text, length, **how)
+    diffusion = names["mdlm"][0]
+    exact = figure(diffusion, any_order, name=few_said, n_orders=budget.n_orders, n_rows=budget.n_rows)
 
     def score_few(model: str) -> Cell:
-        rows = Text(few.flatten(), 0)
-        return _cell(likelihood(labs[name].model, rows, length, name=f"{said}, {n_few}") for name in names[model])
+        return _cell(figure(name, likelihood, few, few_said) for name in names[model])
 
     steps = {model: budget.recipes[group[0]].steps for model, group in names.items()}
     before = runs.budget.recipes[names["armd"][0]].plan.curriculum.i_strided
@@ -171,13 +176,13 @@ def table3(runs: Runs) -> Table:
         Line(f"ARMD, {steps['armd']:,} steps", fine_tuned | {n_few: score_few("armd")}),
         Line(
             f"MDLM, {steps['mdlm']:,} steps, bound",
-            {"held out": _cell([bound(diffusion, text, length, name=said)]), n_few: _cell([exact.bound])},
+            {"held out": _cell([figure(diffusion, bound)]), n_few: _cell([exact.bound])},
             "at most 31.78 (1M; 1.392 x)",
         ),
         Line(f"MDLM, log-mean-exp over {budget.n_orders} orders", {n_few: _cell([exact])}),
         Line(
             f"Block diffusion of {budget.recipes[names['block'][0]].block_size}, {steps['block']:,} steps, bound",
-            {"held out": _cell(bound(labs[name].model, text, length, name=said) for name in names["block"])},
+            {"held out": _cell(figure(name, bound) for name in names["block"])},
             "at most 30.60 (1M; 1.340 x)",
         ),
     )
@@ -197,8 +202,8 @@ def table1(runs: Runs) -> Table:
         runs.say(f"scoring on {corpus}")
         text, said = _held_out(corpus, labs["ar"], length)
         for model, lab in labs.items():
-            figure = bound if model == "mdlm" else likelihood
-            cells[model][corpus] = _cell([figure(lab.model, text, length, name=f"{said}, not trained on")])
+            measure, name = bound if model == "mdlm" else likelihood, f"{said}, not trained on"
+            cells[model][corpus] = _cell([runs.measured(f"{model}_0", measure, lab.model, text, length, name=name)])
     lines = (
         Line("AR", cells["ar"], "GPT-2 45.04 / 42.43 / 138.43 / 41.60 / 75.20"),
         Line("ARMD", cells["armd"], "45.35 / 35.64 / 123.43 / 35.15 / 52.94 (400K steps)"),
@@ -230,8 +235,10 @@ def table2(runs: Runs) -> Table:
         writer = runs[run]
         for place, count in enumerate(counts):
             is_diffusion = run.startswith("mdlm")
-            runs.say(f"{run} writes {budget.n_samples} texts in {count} {'steps' if is_diffusion else 'streams'}")
-            found = generated(
+            runs.say(f"{budget.n_samples} texts by {run} in {count} {'steps' if is_diffusion else 'streams'}")
+            found = runs.measured(
+                run,
+                generated,
                 writer,
                 judge,
                 length=writer.model.config.max_length,

@@ -39,6 +39,11 @@ class Lab:
     folder: Path
     _engine: Engine | None = field(default=None, init=False, repr=False, compare=False)
 
+    @property
+    def fingerprint(self) -> str:
+        """Those of model and tokenizer: two labs of equal fingerprint write the same, and read it alike."""
+        return f"{self.model.fingerprint} {self.tokenizer.fingerprint}"
+
     def write(self, prompt: str = "", *, length: int | None = None, **how: Any) -> str:  # noqa: ANN401
         """Continue a prompt.
 

@@ -28,6 +28,19 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path, cls, tie_weights):
     assert (again.head.weight is again.embedding.weight) == tie_weights
 
 
+def test_a_fingerprint_outlasts_the_disk_and_tells_the_smallest_change(tmp_path):
+    model = tiny(ARMD)
+    before = model.fingerprint
+    model.save_pretrained(tmp_path)
+    assert ARMD.from_pretrained(tmp_path).fingerprint == before
+    rounded = ARMD.from_pretrained(tmp_path).bfloat16()
+    assert rounded.fingerprint != before
+    with torch.no_grad():
+        weight = model.embedding.weight[0, 0]
+        weight.copy_(torch.nextafter(weight, weight + 1))
+    assert model.fingerprint != before
+
+
 def test_a_checkpoint_is_json_and_safetensors_and_no_pickle(tmp_path):
     tiny(ARMD).save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}

@@ -1,5 +1,6 @@
 """Laws of the command line: results to stdout, progress to stderr, a sentence instead of a traceback."""
 
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.cli import main
 from armdlab.doctor import Finding, examine
+from armdlab.evaluation import likelihood
 from armdlab.recipes import Recipe, Session
 from armdlab.trained import load
 
@@ -477,6 +479,7 @@ def test_ctrl_c_in_a_table_says_what_is_saved_and_what_is_not(trained, tmp_path,
     recipes = {"armd_0": small, "ar_0": replace(small, model="ar", steps=5), "mdlm_0": replace(small, model="mdlm")}
     monkeypatch.setitem(BUDGETS, "laptop", Budget("laptop", recipes, small.corpus, (small.corpus,), {}, "", 2, 1, 2))
 
+    @functools.wraps(likelihood)
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

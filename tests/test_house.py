@@ -100,8 +100,10 @@ LAYERS = {
     },
     "budgets": {"recipes"},
     "tables": {"checkpoints"},
+    "measured": {"checkpoints"},
     "reproduce": {
         "tables",
+        "measured",
         "rows",
         "corpora",
         "checkpoints",

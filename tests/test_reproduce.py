@@ -1,5 +1,6 @@
 """Laws of generative figures and of the paper's tables."""
 
+import functools
 import json
 import math
 import re
@@ -10,12 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from armdlab import AR, GenerationOrder, generate
+from armdlab import AR, GenerationOrder, generate, reproduce
 from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.figures import Picture
 from armdlab.generative import _recut, generated
+from armdlab.measured import Measured
 from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
@@ -94,6 +96,17 @@ def test_a_generative_figure_states_its_conditions(runs):
         r"writer in float32, judge in float32, chance in float64$",
     ):
         assert re.search(part, said), (part, said)
+
+
+def test_a_generative_figure_is_kept_whole_for_one_writer_and_one_judge(runs, tmp_path):
+    writer, judge, other = (runs[name] for name in ("armd_0", "judge", "ar_0"))
+    measured = Measured(tmp_path)
+    first, again = (measured("armd_0", generated, writer, judge, n_samples=2) for _ in range(2))
+    assert again is not first
+    assert again == first
+    assert measured("armd_0", generated, writer, other, n_samples=2) != first
+    assert measured("ar_0", generated, other, judge, n_samples=2) != first
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_path):
@@ -250,6 +263,40 @@ def test_what_is_trained_is_not_trained_again_and_what_stopped_goes_on(budget, t
         ValueError, match=r"was trained by another recipe \(d_model was 32, now 16\); choose another --out$"
     ):
         Runs(other, tmp_path, train)["ar_0"]
+
+
+@pytest.mark.parametrize("table", [table1, table2, table3])
+def test_measuring_goes_on_where_it_stopped_and_makes_the_same_table(runs, budget, tmp_path, monkeypatch, table):
+    for name in budget.recipes:
+        runs[name]
+    at_once, in_parts = (tmp_path / name for name in ("at_once", "in_parts"))
+    for folder in (at_once, in_parts):
+        shutil.copytree(runs.folder, folder, ignore=shutil.ignore_patterns("measured"))
+    calls, stops_at = [], None
+
+    def counted(measure):
+        @functools.wraps(measure)
+        def counting(*args, **how):
+            if len(calls) == stops_at:
+                raise KeyboardInterrupt
+            calls.append(measure)
+            return measure(*args, **how)
+
+        return counting
+
+    for name in ("likelihood", "bound", "any_order", "generated"):
+        monkeypatch.setattr(reproduce, name, counted(getattr(reproduce, name)))
+    expected = table(Runs(budget, at_once, train))
+    n, stops_at, said = len(calls), len(calls) + len(calls) // 2, []
+    with pytest.raises(KeyboardInterrupt):
+        table(Runs(budget, in_parts, train))
+    stops_at = None
+    found = table(Runs(budget, in_parts, train, say=said.append))
+    assert len(calls) == 2 * n
+    assert (str(found), found.as_json()) == (str(expected), expected.as_json())
+    kept = [sentence for sentence in said if sentence.startswith("kept from before: ")]
+    assert len(kept) == n // 2
+    assert re.fullmatch(r"kept from before: (ar|armd)_0, left to right, perplexity [\d.]+", kept[0])
 
 
 @pytest.mark.parametrize("table", [table1, table3])
