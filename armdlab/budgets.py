@@ -21,7 +21,8 @@ class Budget:
         test: corpus of Table 3; its validation split is scored.
         zero_shot: corpora of Table 1, none of which was trained on.
         writers: runs whose samples Table 2 judges, with the numbers of streams or of denoising steps.
-        judge: the run that judges; a name of the Hub is no run, and is named by what it was trained on.
+        judge: the run that judges, in rows as long as the longest text; a name of the Hub is no run, and is named by
+            what it was trained on.
         n_samples: samples of each writer.
         n_orders: random orders of MDLM's log-mean-exp.
         n_rows: rows that it is measured on, for it takes N network calls for each order.
@@ -51,7 +52,9 @@ def _laptop() -> Budget:
     recipes["mdlm_0"] = replace(small, model="mdlm", steps=2400)
     recipes["block_0"] = replace(small, model="block", steps=240)
     recipes["armd_512"] = replace(tuned, length=512, batch_size=8, d_position=20)
-    recipes["judge"] = replace(small, model="ar", steps=500, n_layer=6, d_model=192, seed=1000)
+    # Rows as long as the texts of armd_512, so half as many: as many tokens a step as the others
+    larger = {"n_layer": 6, "d_model": 192, "length": 512, "batch_size": 8}
+    recipes["judge"] = replace(small, model="ar", steps=500, seed=1000, **larger)
     writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
     return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 128, 8, 16)
 

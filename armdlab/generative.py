@@ -49,7 +49,7 @@ class Generated:
         top_p: nucleus that the writer was cut to; 1 is everything.
         seed: of sampling.
         batch_size: samples written together; with `seed` it decides them.
-        judge: who judges, in words.
+        judge: who judges, in words; in rows of which length, and how many texts are longer.
         ids: "raw ids" where the judge reads the writer's tokens, "retokenised" where it reads the text.
         precision: of the writer's and of the judge's products, in words; chance is always drawn in float64.
     """
@@ -112,7 +112,8 @@ def generated(
 
     Args:
         writer: what writes.
-        judge: what judges: a left-to-right model, better than the writer, and trained apart from it.
+        judge: what judges: a left-to-right model, better than the writer, and trained apart from it. A text longer than
+            its rows it reads in parts, blind across their seams; the figure says how many there were.
         streams: number of parallel streams S of the writer.
         steps: of masked diffusion: denoising steps T of ancestral sampling, of each block; then `streams` must be 1.
         length: tokens in a sample; None for the longest that the writer can hold.
@@ -179,7 +180,7 @@ def generated(
         top_p=1.0 if top_p is None else top_p,
         seed=seed,
         batch_size=batch_size,
-        judge=f"{_in_words(judge)}, in rows of {judge.model.config.max_length}",
+        judge=f"{_in_words(judge)}, {_rows_in_words(judge, read)}",
         ids="raw ids" if same_ids else "retokenised",
         precision=f"writer in {precision_of(writer.model)}, judge in {precision_of(judge.model)}",
     )
@@ -222,6 +223,13 @@ def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tenso
                 nats = nll(judge.model, torch.stack(texts).to(device), None, "none").double().sum(-1).cpu()
                 sums.index_add_(0, torch.tensor(members), nats)
     return sums, torch.tensor([len(row) for row in rows], dtype=torch.float64)
+
+
+def _rows_in_words(judge: Lab, rows: list[Tensor]) -> str:
+    limit = judge.model.config.max_length
+    longer = sum(len(row) > limit for row in rows)
+    in_parts = f" (longer are {longer} of {len(rows)} texts, read in parts, blind across their seams)"
+    return f"in rows of {limit}{in_parts * bool(longer)}"
 
 
 def _recut(row: Tensor, writer: Tokenizer, judge: Tokenizer) -> Tensor:

@@ -218,8 +218,18 @@ def table1(runs: Runs) -> Table:
 
 
 def table2(runs: Runs) -> Table:
-    """Perplexity of what the models write, by a judge, beside the entropy of their texts (Table 2)."""
+    """Perplexity of what the models write, by a judge, beside the entropy of their texts (Table 2).
+
+    Raises:
+        ValueError: if the judge's rows are shorter than a text, which it would read in parts, blind across their seams.
+    """
     budget = runs.budget
+    rows, lengths = budget.recipes[budget.judge].length, {run: budget.recipes[run].length for run in budget.writers}
+    if longer := [f"{run} writes {length}" for run, length in lengths.items() if length > rows]:
+        raise ValueError(
+            f"judge={budget.judge!r} has rows of {rows} tokens, and {' and '.join(longer)}: it would read these texts "
+            f"in parts, blind across their seams; give it length={max(lengths.values())}"
+        )
     runs.gather((budget.judge, *budget.writers))
     judge = runs[budget.judge]
     paper = {  # of AR and ARMD by the number of streams, of MDLM by the place among its lines

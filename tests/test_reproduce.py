@@ -16,7 +16,7 @@ from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum, seeded
 from armdlab.figures import Picture
-from armdlab.generative import _recut, generated
+from armdlab.generative import _recut, _rows_in_words, generated
 from armdlab.measured import Measured
 from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
@@ -128,14 +128,17 @@ def test_a_judge_with_other_ids_reads_ends_of_texts_as_ends(runs):
         generated(judge := runs["judge"], judge)
 
 
-def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows(runs):
+def test_a_judge_reads_all_of_a_text_that_is_longer_than_its_rows_and_says_so(runs):
     writer, judge = runs["armd_32"], runs["ar_0"]
     found = generated(writer, judge, n_samples=2, seed=1)
     text = generate(writer.model, length=32, batch_size=2, seed=seeded(1, 0).initial_seed())
     with torch.no_grad():
         nats = nll(judge.model, text.view(4, 16), None, "none").double()
     assert found.nats_per_token == pytest.approx(float(nats.mean()), abs=1e-6)
-    assert "in rows of 16, raw ids" in str(found)
+    said = "in rows of 16 (longer are 2 of 2 texts, read in parts, blind across their seams), raw ids"
+    assert said in str(found)
+    recut = [torch.zeros(n, dtype=torch.int64) for n in (15, 17, 16)]  # by another tokenizer lengths differ
+    assert _rows_in_words(judge, recut).startswith("in rows of 16 (longer are 1 of 3 texts, ")
 
 
 def test_each_of_writer_and_judge_says_in_what_it_computes(runs):
@@ -312,6 +315,25 @@ def test_the_corpora_of_writers_and_judge_are_loaded_before_the_first_of_them_is
     runs = Runs(replace(budget, recipes=recipes), tmp_path, lambda _: pytest.fail("trained"))
     with pytest.raises(FileNotFoundError, match=r"^nowhere\.txt is not a file; give file:PATH, the path of a"):
         table2(runs)
+
+
+def test_a_judge_whose_rows_are_shorter_than_a_text_is_refused_before_anything_is_trained(budget, tmp_path):
+    runs = Runs(replace(budget, judge="ar_1"), tmp_path, lambda _: pytest.fail("trained"))
+    sentence = (
+        "judge='ar_1' has rows of 16 tokens, and armd_32 writes 32: it would read these texts in parts, blind across "
+        "their seams; give it length=32"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        table2(runs)
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_judge_reads_rows_as_long_as_the_longest_text_and_learns_from_as_many_tokens_a_step(name):
+    recipes = BUDGETS[name].recipes
+    judge = recipes[BUDGETS[name].judge]
+    writers = [recipes[run] for run in BUDGETS[name].writers]
+    assert judge.length == max(writer.length for writer in writers)
+    assert {recipe.length * recipe.batch_size for recipe in (judge, *writers)} == {judge.length * judge.batch_size}
 
 
 def test_a_card_without_the_score_before_streams_leaves_its_cell_empty_and_says_so(runs, budget, tmp_path):
