@@ -120,10 +120,12 @@ class BlockDiffusion(Transformer):
     def _denoise(self, tokens: Tensor, is_masked: Tensor) -> Tensor:
         at = torch.arange(tokens.shape[1], device=tokens.device)
         blocks = at // self.block_size
-        n_clean = (
-            (tokens.shape[1] - 1) // self.block_size * self.block_size
-        )  # nothing reads the last block's clean copy
-        masks = Masks.two_copies(F.pad(blocks[:n_clean], (1, 0), value=-1), blocks) if n_clean else ALL_VISIBLE
+        n_clean = (tokens.shape[1] - 1) // self.block_size * self.block_size  # nothing reads the last one's clean copy
+        masks = ALL_VISIBLE
+        if n_clean:  # the masks of ARMD, but noisy rows read those of their own block only (BD3-LM, section 3.3)
+            own_block = Mask(blocks.unsqueeze(-1) == blocks.unsqueeze(-2))
+            clean_blocks = F.pad(blocks[:n_clean], (1, 0), value=-1)  # BOS stands before them
+            masks = replace(Masks.between(clean_blocks, blocks), target_to_target=own_block)
         noisy = tokens.masked_fill(is_masked, UNKNOWN)
         return self.head(self.hidden(tokens[:, :n_clean], at[:n_clean], at, masks, noisy=noisy))
 

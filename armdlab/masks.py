@@ -144,21 +144,6 @@ class Masks:
         kinds = (self.evidence_to_evidence, self.target_to_evidence, self.target_to_target)
         return Masks(*(mask.to(device) for mask in kinds))
 
-    @classmethod
-    def two_copies(cls, evidence: Tensor, targets: Tensor) -> Masks:
-        """Masks for training block diffusion on a clean and a noisy copy of a text in one pass (BD3-LM, section 3.3).
-
-        Clean rows read clean ones under M^c, noisy rows read clean ones under M^sc and the noisy ones of their own
-        block: the masks of ARMD, but for the last.
-
-        Args:
-            evidence: int64 (E,), the block of each clean row; -1 for BOS.
-            targets: int64 (T,), the block of each noisy row.
-        """
-        own_block = targets.unsqueeze(-1) == targets.unsqueeze(-2)
-        between = cls.between(evidence, targets)
-        return cls(between.evidence_to_evidence, between.target_to_evidence, Mask(own_block))
-
 
 # Evidence row r holds rank r - 1 (row 0 is BOS), so "ranks before n" are evidence rows 0 .. n: the triangle again.
 PLAIN_CAUSAL = Masks(Mask(is_causal=True), Mask(is_causal=True), Mask(is_causal=True))
