@@ -233,7 +233,8 @@ def memory(args):
     args.length, args.batch = 4096, 8
     model = models(args)["armd"]
     n_weights = model.n_parameters
-    engine = Engine.of(model, args.precision, release=True)
+    engine = Engine.of(model, args.precision)
+    model.to("meta")  # gives up its own weights
     weights = n_weights * bytes_of_a_weight(engine)
     cache = engine.new_cache(args.batch, args.length)
     held = cache.n_bytes
