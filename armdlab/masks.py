@@ -76,7 +76,7 @@ class Mask:
         return weights.masked_fill(~self.allowed[..., -weights.shape[-1] :], 0.0)
 
     def part(self, rows: slice, columns: slice) -> Mask:
-        """The mask of some rows and columns; of a triangle, of the same ones."""
+        """The mask of some rows and columns; for a triangle, both must be the same slice."""
         return self if self.allowed is None else Mask(self.allowed[..., rows, columns])
 
     def to(self, device: torch.device) -> Mask:
