@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from calls_figure import against_calls
 from decoding_limit import Call, bytes_of_a_weight, one_by_one, watched, work
 from records import add_to, settings
 from timing import clock_of, machine, take_turns, times_as_fast
@@ -40,7 +41,7 @@ from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
 from armdlab.sampling import Sampler
 from armdlab.speculative import verified_steps
-from armdlab.table_figures import against_calls, front
+from armdlab.table_figures import front
 from armdlab.trained import fastest_device
 
 STREAMS = (1, 2, 4, 8, 16)
