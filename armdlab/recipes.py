@@ -20,7 +20,7 @@ import armdlab
 from armdlab import corpora
 from armdlab.baselines import BlockDiffusion, at_parity
 from armdlab.checkpoints import CONFIG, PLAN, write_json
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.folders import refuse_another, refuse_taken, saying_what_is_kept
@@ -30,6 +30,7 @@ from armdlab.orders import GenerationOrder
 from armdlab.plans import Plan, load_plan
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text, encode
+from armdlab.sampling import seeded
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, load

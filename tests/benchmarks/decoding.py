@@ -35,11 +35,10 @@ from torch.profiler import ProfilerActivity
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
-from armdlab.curriculum import seeded
 from armdlab.orders import UNKNOWN
 from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
-from armdlab.sampling import Sampler
+from armdlab.sampling import REVEALING, Sampler, seeded
 from armdlab.speculative import verified_steps
 from armdlab.table_figures import front
 from armdlab.trained import fastest_device
@@ -319,7 +318,7 @@ def counted(engine, n, *, end, streams=1, steps=None, verify=False, gate=None):
             blank = torch.full((1, N), UNKNOWN)
             text = verified_steps(engine, blank, order, choose, end, streams, judged.append)
         elif steps:
-            order = GenerationOrder.masking_process(N, steps, generator=seeded(seed, 5))
+            order = GenerationOrder.masking_process(N, steps, generator=seeded(seed, REVEALING))
             text = decode_steps(engine, length=N, order=order, seed=seed, end=end)
         else:
             text = decode_steps(engine, length=N, streams=streams, gate=gate, seed=seed, end=end)
