@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from armdlab.checks import Verdict, call
+from armdlab.checks import Verdict, as_number, call, in_words
 
 # (p, q) in which every typical mistake shows: q too high and too low, a token that only one of them knows, and p = q
 PAIRS = (
@@ -143,23 +143,19 @@ def _residual_fault(r: Tensor, p: Tensor, q: Tensor) -> str | None:
 def _shape_fault(name: str, found: object, p: Tensor) -> str | None:
     if isinstance(found, Tensor) and found.shape == p.shape:
         return None
-    yours = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-    return f"{name} returns one chance for each token, a tensor of shape {tuple(p.shape)}; yours is {yours}"
+    return f"{name} returns one chance for each token, a tensor of shape {tuple(p.shape)}; yours is {in_words(found)}"
 
 
 def _number_fault(found: object, right: Tensor, wrong: Mapping[str, Tensor], where: str) -> str | None:
-    if isinstance(found, Tensor) and found.numel() != 1:
-        return f"{where} return one number; yours is a tensor of shape {tuple(found.shape)}"
-    try:
-        found = float(found)
-    except (TypeError, ValueError):
-        return f"{where} return one number; yours is {type(found).__name__}"
-    if abs(found - right) < 1e-6:
+    number = as_number(found)
+    if number is None:
+        return f"{where} return one number; yours is {in_words(found)}"
+    if abs(number - right) < 1e-6:
         return None
     for sentence, value in wrong.items():
-        if abs(found - value) < 1e-6:
+        if abs(number - value) < 1e-6:
             return f"{where} {sentence}"
-    return f"{where} a call makes {right:.4f} tokens in the mean; yours is {found:.4f}"
+    return f"{where} a call makes {right:.4f} tokens in the mean; yours is {number:.4f}"
 
 
 def _listed(values: Tensor) -> str:

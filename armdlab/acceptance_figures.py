@@ -14,18 +14,17 @@ from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, dress
 KEPT, REDRAWN, REFUSED = PALETTE[0], PALETTE[1], PAPER
 
 
-def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, shown: int = 8, draft: int | None = None) -> Picture:
-    """Why the rule is exact: what p and q share is kept, what p has more is drawn anew.
+def overlap(p: Tensor, q: Tensor, words: Sequence[str], *, draft: int | None = None) -> Picture:
+    """Why the rule is exact: what p and q share is kept, what p has more is drawn anew, of the eight likeliest words.
 
     Args:
         p: float (V,), chances of the judge.
         q: float (V,), chances of the drafter.
         words: V words.
-        shown: how many words are drawn, those that p or q holds likeliest.
         draft: the word that q drew, which is marked, and drawn in any case; None where there was none.
     """
     both, surplus, excess = p.minimum(q), (p - q).clamp(min=0), (q - p).clamp(min=0)
-    likeliest = p.maximum(q).topk(min(shown, len(p))).indices.tolist()
+    likeliest = p.maximum(q).topk(min(8, len(p))).indices.tolist()
     if draft is not None and draft not in likeliest:
         likeliest[-1] = draft
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")

@@ -120,10 +120,12 @@ class BlockDiffusion(Transformer):
     def _denoise(self, tokens: Tensor, is_masked: Tensor) -> Tensor:
         at = torch.arange(tokens.shape[1], device=tokens.device)
         blocks = at // self.block_size
-        n_clean = (
-            (tokens.shape[1] - 1) // self.block_size * self.block_size
-        )  # nothing reads the last block's clean copy
-        masks = Masks.two_copies(F.pad(blocks[:n_clean], (1, 0), value=-1), blocks) if n_clean else ALL_VISIBLE
+        n_clean = (tokens.shape[1] - 1) // self.block_size * self.block_size  # nothing reads the last one's clean copy
+        masks = ALL_VISIBLE
+        if n_clean:  # the masks of ARMD, but noisy rows read those of their own block only (BD3-LM, section 3.3)
+            own_block = Mask(blocks.unsqueeze(-1) == blocks.unsqueeze(-2))
+            clean_blocks = F.pad(blocks[:n_clean], (1, 0), value=-1)  # BOS stands before them
+            masks = replace(Masks.between(clean_blocks, blocks), target_to_target=own_block)
         noisy = tokens.masked_fill(is_masked, UNKNOWN)
         return self.head(self.hidden(tokens[:, :n_clean], at[:n_clean], at, masks, noisy=noisy))
 
@@ -142,13 +144,13 @@ class BlockDiffusion(Transformer):
         g = torch.where(is_masked, self.mask.to(x.dtype), self.embedding(noisy.clamp(min=0)))
         sizes, rows = [x.shape[1], g.shape[1]], torch.cat([x, g], 1)
         angles = self.rotary.at(torch.cat([x_at, target_at + 1]))
+        both = masks.target_to_evidence.beside(masks.target_to_target)
         for layer in self.layers:
             normed = layer.attention_norm(rows)
             x_queries, g_queries = layer.queries(normed, angles).split(sizes, 2)
             keys, values = layer.keys_values(normed, angles)
             (x_keys, g_keys), (x_values, g_values) = keys.split(sizes, 2), values.split(sizes, 2)
             x_attended = attend(x_queries, x_keys, x_values, masks.evidence_to_evidence)
-            both = masks.target_to_evidence.beside(masks.target_to_target)
             g_attended = attend(g_queries, torch.cat([x_keys, g_keys], 2), torch.cat([x_values, g_values], 2), both)
             rows = layer.finish(rows, torch.cat([x_attended, g_attended], 2))
         return self.norm(rows[:, sizes[0] :])

@@ -171,8 +171,23 @@ def call(function: Callable, *arguments: object) -> tuple[Any, Verdict | None]:
     return result, None
 
 
+def in_words(found: object) -> str:
+    """The kind of thing that a learner returned, where another was wanted."""
+    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+
+
+def as_number(found: object) -> float | None:
+    """What a learner returned as one number; None where it is anything else."""
+    try:
+        return float(found)
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several
+        return None
+
+
 def _said(argument: object) -> str:
-    """An argument in a few words: of a large tensor its type and shape, of a model its name."""
+    """An argument in a few words: a large tensor's type and shape, a long list's length, a model's name."""
     if isinstance(argument, Tensor) and argument.numel() > 12:
         return f"a tensor of {argument.dtype} and shape {tuple(argument.shape)}"
+    if isinstance(argument, list) and len(argument) > 12:
+        return f"a list of {len(argument)}"
     return type(argument).__name__ if isinstance(argument, torch.nn.Module) else repr(argument)

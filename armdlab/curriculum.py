@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from armdlab.orders import GenerationOrder
+from armdlab.sampling import CUTS, FAMILY, seeded
 
 FOREVER = 10**12  # steps
 IN_STREAMS = ("strided", "one by one", "cut")
@@ -132,7 +133,7 @@ class Curriculum:
         if step < self.i_strided:
             return self.phase(step)
         names, weights = zip(*self.mixture, strict=True)
-        shares, chance = torch.tensor([float(weight) for weight in weights]), seeded(self.seed, step, 3)
+        shares, chance = torch.tensor([float(weight) for weight in weights]), seeded(self.seed, step, FAMILY)
         return names[int(shares.multinomial(1, generator=chance))]
 
     def n_streams(self, step: int) -> int:
@@ -165,7 +166,7 @@ class Curriculum:
         Returns:
             One order for all rows, or one for each where chance enters.
         """
-        # Streams 3 and 4 draw the family and the share, for all processes; 0 to 2 stay, so that older runs can go on.
+        # FAMILY and CUTS, 3 and 4, are drawn for all processes; 0 to 2 stay, so that older runs can go on.
         own = process if process < 3 else process + 2
         family, generator = self.family(step), seeded(self.seed, step, own)
         if family == "left to right":
@@ -175,7 +176,7 @@ class Curriculum:
             if family == "one by one":
                 return strided.one_by_one()
             if family == "cut":
-                share = float(torch.rand((), generator=seeded(self.seed, step, 4)))  # the same for all processes
+                share = float(torch.rand((), generator=seeded(self.seed, step, CUTS)))  # the same for all processes
                 return cut_blocks(strided, share, batch_size=batch_size, generator=generator)
             return strided
         if family == "infilling":
@@ -250,18 +251,3 @@ def known_around_spans(length: int, batch_size: int, generator: torch.Generator)
         for start in torch.randint(max(1, length - size + 1), (n_spans,), generator=generator).tolist():
             row[start : start + size] = False
     return known
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A CPU generator whose stream depends on all of the numbers, and on nothing else.
-
-    >>> int(torch.randint(100, (), generator=seeded(1, 2))) == int(torch.randint(100, (), generator=seeded(1, 2)))
-    True
-    """
-    state = 0
-    for number in numbers:  # splitmix64: neighbouring steps get streams that have nothing in common
-        state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state >> 1)

@@ -33,8 +33,7 @@ def rows_of_a_call(function: Callable[[list[list[int]], int], tuple[Any, Any]]) 
     """
     n_calls = 0
     for N, S in ((8, 2), (12, 4), (5, 1)):
-        order = GenerationOrder.strided(N, S)
-        steps = [order.positions[order.blocks == b].tolist() for b in range(order.n_blocks)]
+        steps = [step.tolist() for step in GenerationOrder.strided(N, S).steps()]
         for k in range(len(steps)):
             pair, trouble = call(function, [list(step) for step in steps], k)
             if trouble:

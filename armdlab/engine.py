@@ -149,18 +149,12 @@ class Engine:
         return self._packed_from == _versions(self.model)
 
     @classmethod
-    def of(
-        cls,
-        model: Transformer,
-        precision: str = "auto",
-        *,
-        compiled: bool = False,
-        release: bool = False,
-    ) -> Engine:
+    def of(cls, model: Transformer, precision: str = "auto", *, compiled: bool = False) -> Engine:
         """The engine that computes what this model computes.
 
         Args:
-            model: ARMD or a baseline. Unless released it stays as it is: its weights are held twice while both live.
+            model: ARMD or a baseline. It stays as it is: weights are held twice while both live. `model.to("meta")`
+                gives up its own, so that decoding holds packed weights and caches only.
             precision: "auto" computes in the model's own precision, or in autocast's where that is on, and holds
                 weights in half precision where that loses nothing; "half" rounds them to it, and computes in bfloat16
                 on an accelerator and on a CPU that multiplies tiles of it; "float32" does neither.
@@ -168,8 +162,6 @@ class Engine:
                 `torch.compile` elsewhere. Off where nothing is said: on a CPU compiling takes a minute, for texts of
                 less than a second, and on CUDA it was not measured yet. Verified and gated steps are not compiled:
                 `decode_steps` refuses such an engine for them.
-            release: give up the model's own weights (they go to the meta device, and it can do nothing any more), so
-                that decoding holds packed weights and caches only.
 
         Raises:
             TypeError: if the model's class changes a part of its network, of which no engine knows.
@@ -183,11 +175,7 @@ class Engine:
                 "decode_steps takes full passes of such a model instead"
             )
         kind = next(kind for kind in ENGINES if isinstance(model, kind))
-        engine = ENGINES[kind](model, precision, compiled=compiled)
-        if release:
-            model.to("meta")
-            engine._packed_from = _versions(model)
-        return engine
+        return ENGINES[kind](model, precision, compiled=compiled)
 
     @staticmethod
     def follows(model: Transformer) -> bool:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.curriculum import seeded
 from armdlab.model import Transformer
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Rows, Text
+from armdlab.sampling import seeded
 from armdlab.scores import Figure
 
 

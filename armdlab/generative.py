@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
-from armdlab.curriculum import seeded
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import evaluating, precision_of, strided_in_words
 from armdlab.model import Transformer
@@ -22,6 +21,7 @@ from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Text
 from armdlab.samples import Diversity, diversity
+from armdlab.sampling import REVEALING, seeded
 from armdlab.scores import perplexity_of
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import Lab
@@ -195,7 +195,7 @@ def _orders(
         return lambda *_: strided, strided_in_words(streams)
 
     def drawn(batch: int, count: int) -> GenerationOrder:
-        chance = seeded(seed, batch, 5)
+        chance = seeded(seed, batch, REVEALING)
         return GenerationOrder.masking_process(
             length, steps, block_size=model.block_size, batch_size=count, generator=chance
         )

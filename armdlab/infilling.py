@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armdlab.curriculum import seeded
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import UNKNOWN, GenerationOrder
-from armdlab.sampling import Sampler
+from armdlab.sampling import GAPS, Sampler, seeded
 from armdlab.steps import DecodeStep, seconds_since
 
 WAYS = ("left to right", "right to left", "random", "as listed")
@@ -54,7 +53,7 @@ def filling_order(
         case "right to left":
             gaps = gaps.flip(0)
         case "random":
-            gaps = gaps[torch.randperm(len(gaps), generator=seeded(seed, 7))]
+            gaps = gaps[torch.randperm(len(gaps), generator=seeded(seed, GAPS))]
         case "as listed":
             if sorted(listed) != gaps.tolist():
                 raise ValueError(f"listed={list(listed)} must hold each position of a gap once: {gaps.tolist()}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from armdlab.checks import Verdict, call
+from armdlab.checks import Verdict, as_number, call, in_words
 
 # Gaps at the front, in the middle and at the end; one and several; and known tokens on both sides of a gap
 KNOWN = (
@@ -92,16 +92,14 @@ def _positions_fault(found: object, known: Sequence[bool]) -> str | None:
 
 
 def _log_prob_fault(found: object, logits: Tensor, tokens: Tensor, known: Tensor) -> str | None:
-    if isinstance(found, Tensor) and found.numel() != 1:
-        return f"return one number, the sum over the gaps; yours is a tensor of shape {tuple(found.shape)}"
-    try:
-        found = float(found)
-    except (TypeError, ValueError):
-        return f"return one number; yours is {type(found).__name__}"
+    number = as_number(found)
+    if number is None:
+        wanted = "one number, the sum over the gaps" if isinstance(found, Tensor) else "one number"
+        return f"return {wanted}; yours is {in_words(found)}"
     each = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     raw = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     right = float(each[~known].sum())
-    if abs(found - right) < 1e-6:
+    if abs(number - right) < 1e-6:
         return None
     wrong = {
         "you add up all tokens, the known ones too: that is the log-probability of the whole text": each.sum(),
@@ -116,15 +114,16 @@ def _log_prob_fault(found: object, logits: Tensor, tokens: Tensor, known: Tensor
         ),
     }
     for sentence, value in wrong.items():
-        if abs(found - float(value)) < 1e-6:
+        if abs(number - float(value)) < 1e-6:
             return sentence
-    return f"the log-probability is {right:.4f}; yours is {found:.4f}"
+    return f"the log-probability is {right:.4f}; yours is {number:.4f}"
 
 
 def _chances_fault(found: object, nats: Tensor) -> str | None:
     if not isinstance(found, Tensor) or found.shape != nats.shape:
-        yours = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        return f"return one chance for each alternative, a tensor of shape {tuple(nats.shape)}; yours is {yours}"
+        return (
+            f"return one chance for each alternative, a tensor of shape {tuple(nats.shape)}; yours is {in_words(found)}"
+        )
     if not found.isfinite().all():
         return (
             "some of your chances are no numbers: exp(-900) is 0, and 0 by 0 is nothing; subtract the least price "

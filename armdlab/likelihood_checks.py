@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from armdlab.checks import Verdict, call
+from armdlab.checks import Verdict, call, in_words
 
 
 def nats_of_texts(function: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -105,8 +105,7 @@ def _gathered(values: Tensor, tokens: Tensor) -> Tensor:
 
 def _fault(found: object, right: Tensor, wrong: Mapping[str, Tensor], where: str, shape: str) -> str | None:
     if not isinstance(found, Tensor) or found.shape != right.shape:
-        yours = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        return f"{where} return {shape}, a tensor of shape {tuple(right.shape)}; yours is {yours}"
+        return f"{where} return {shape}, a tensor of shape {tuple(right.shape)}; yours is {in_words(found)}"
     found = found.to(right.dtype)
     if torch.allclose(found, right, rtol=1e-5):  # a quotient of whole numbers is float32
         return None

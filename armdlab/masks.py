@@ -76,7 +76,7 @@ class Mask:
         return weights.masked_fill(~self.allowed[..., -weights.shape[-1] :], 0.0)
 
     def part(self, rows: slice, columns: slice) -> Mask:
-        """The mask of some rows and columns; of a triangle, of the same ones."""
+        """The mask of some rows and columns; for a triangle, both must be the same slice."""
         return self if self.allowed is None else Mask(self.allowed[..., rows, columns])
 
     def to(self, device: torch.device) -> Mask:
@@ -143,21 +143,6 @@ class Masks:
         """The same masks on a device."""
         kinds = (self.evidence_to_evidence, self.target_to_evidence, self.target_to_target)
         return Masks(*(mask.to(device) for mask in kinds))
-
-    @classmethod
-    def two_copies(cls, evidence: Tensor, targets: Tensor) -> Masks:
-        """Masks for training block diffusion on a clean and a noisy copy of a text in one pass (BD3-LM, section 3.3).
-
-        Clean rows read clean ones under M^c, noisy rows read clean ones under M^sc and the noisy ones of their own
-        block: the masks of ARMD, but for the last.
-
-        Args:
-            evidence: int64 (E,), the block of each clean row; -1 for BOS.
-            targets: int64 (T,), the block of each noisy row.
-        """
-        own_block = targets.unsqueeze(-1) == targets.unsqueeze(-2)
-        between = cls.between(evidence, targets)
-        return cls(between.evidence_to_evidence, between.target_to_evidence, Mask(own_block))
 
 
 # Evidence row r holds rank r - 1 (row 0 is BOS), so "ranks before n" are evidence rows 0 .. n: the triangle again.

@@ -1,7 +1,7 @@
 """How can one pass predict every token from earlier blocks only, in any order? (ARMD, section 3)
 
-Read from the bottom up or the top down: `ARMD` is the paper's network, `Transformer` is everything it shares with the
-baselines, and `Layer` is one pre-norm transformer layer. `engine.py` holds the same networks in the form that decodes.
+Three classes, each made of the one before: `Layer` is a pre-norm transformer layer, `Transformer` everything that all
+models here share, `ARMD` the paper's network. `engine.py` holds the same networks in the form that decodes.
 
 Axes: B batch, N length, V vocabulary, D width, H heads, E evidence rows (stream X), T target rows (stream G).
 """
@@ -373,8 +373,9 @@ def aggregate(g_pe: Tensor, x_pe: Tensor, x: Tensor, mask: Mask) -> Tensor:
 
 
 def spans(mask: Mask, n_targets: int, n_evidence: int) -> Iterator[tuple[slice, int, int]]:
-    """Chunks of targets, and from which evidence to which they differ: before it all see all, behind it none sees any.
+    """Chunks of targets, each with the columns (start, stop) of evidence in which its rows differ.
 
+    Columns before `start` are seen by it and by all later chunks, columns from `stop` on by none of its targets.
     Under a matrix the bounds are read from it, which makes an accelerator wait once a pass.
     """
     chunks = [slice(start, min(start + CHUNK, n_targets)) for start in range(0, n_targets, CHUNK)]

@@ -194,11 +194,11 @@ class GenerationOrder:
         if known.dtype != torch.bool or known.shape != (length,):
             found = f"{known.dtype} of shape {tuple(known.shape)}"
             raise ValueError(f"known is {found}; give booleans of shape ({length},)")
+        # Both sums sort by block, and in a block put first what is known; then by chance, and by the step of revealing.
         shuffled = torch.rand(rows, length, dtype=torch.float64, generator=generator) + 2 * block_of - 1 * known
         step = torch.randint(steps, (length,), generator=generator).masked_fill(known, -1) + (steps + 1) * block_of
         blocks = step.sort().values.unique(return_inverse=True)[1]
-        positions = shuffled.argsort(-1)
-        return cls(positions[0] if batch_size is None else positions, blocks)
+        return cls((shuffled[0] if batch_size is None else shuffled).argsort(-1), blocks)
 
     @classmethod
     def blockwise(cls, length: int, size: int) -> GenerationOrder:

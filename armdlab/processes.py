@@ -8,25 +8,6 @@ import accelerate
 import torch
 
 
-def device_of_training(asked: torch.device | str | None = None) -> torch.device:
-    """Where Accelerate trains: one choice for the whole process, made by what there is and by its environment.
-
-    Args:
-        asked: a device that must be the one; None for whichever it is.
-
-    Raises:
-        ValueError: if it is another one, or as `accelerator_of_all`.
-    """
-    chosen = accelerator_of_all().device
-    wanted = chosen if asked is None else torch.device(asked)
-    if wanted.type != chosen.type or (wanted.index or 0) != (chosen.index or 0):
-        raise ValueError(
-            f"device={asked} is not {chosen}, where Accelerate trains in this process; leave it out, or set "
-            "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
-        )
-    return chosen
-
-
 def accelerator_of_all() -> accelerate.Accelerator:
     """Accelerate, at the head of every process that was launched.
 

@@ -20,7 +20,7 @@ import armdlab
 from armdlab import corpora
 from armdlab.baselines import BlockDiffusion, at_parity
 from armdlab.checkpoints import CONFIG, PLAN, write_json
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.folders import refuse_another, refuse_taken, saying_what_is_kept
@@ -28,8 +28,9 @@ from armdlab.model import Transformer
 from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
 from armdlab.plans import Plan, load_plan
-from armdlab.processes import device_of_training
+from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text, encode
+from armdlab.sampling import seeded
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
 from armdlab.trained import CARD, load
@@ -170,24 +171,21 @@ class Session:
     _scored: tuple[int, Likelihood | Bound] | None = field(default=None, init=False, repr=False)  # at which step, what
 
     @classmethod
-    def begin(
-        cls, recipe: Recipe, out: str | Path, *, command: str = "", device: torch.device | None = None
-    ) -> Session:
+    def begin(cls, recipe: Recipe, out: str | Path, *, command: str = "") -> Session:
         """Set up a new run: texts, tokenizer, model.
 
         Args:
             recipe: what to do.
             out: folder to write to.
             command: what was typed, for the card.
-            device: where to train; None for what Accelerate chooses, and it must be the same.
 
         Raises:
             FileNotFoundError: if there is no such corpus file, or nothing to start from.
             ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row (of
-                masked diffusion: its held-out part too), the recipe contradicts itself, or Accelerate trains on
-                another device.
+                masked diffusion: its held-out part too), the recipe contradicts itself, or processes were launched of
+                which Accelerate does not know.
         """
-        out, where = Path(out), device_of_training(device)
+        out, where = Path(out), accelerator_of_all().device
         refuse_taken(out)
         splits = corpora.load(recipe.corpus, seed=recipe.split_seed)
         if "train" not in splits:
@@ -223,15 +221,15 @@ class Session:
         return session
 
     @classmethod
-    def resume(cls, out: str | Path, *, device: torch.device | None = None) -> Session:
+    def resume(cls, out: str | Path) -> Session:
         """Set up what `save` left in a folder.
 
         Raises:
             FileNotFoundError: if the folder holds no saved run.
-            ValueError: if a file is torn or does not belong to the others, the corpus has changed, or Accelerate trains
-                on another device.
+            ValueError: if a file is torn or does not belong to the others, the corpus has changed, or processes were
+                launched of which Accelerate does not know.
         """
-        lab = load(out, device=device_of_training(device))
+        lab = load(out, device=accelerator_of_all().device)
         if lab.card.get("tokenizer", lab.tokenizer.fingerprint) != lab.tokenizer.fingerprint:
             raise ValueError(
                 f"{out} holds another tokenizer than the one that its model was trained with; restore tokenizer.json"

@@ -10,10 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 from armdlab import tales
-from armdlab.curriculum import seeded
 from armdlab.decoding import generate
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
+from armdlab.sampling import REVEALING, seeded
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer
 
@@ -184,7 +184,7 @@ def write_tales(
         chance = tales.tale_seed(seed, len(texts)) >> 1  # torch's seeds have 63 bits
         who_is_when: dict[str, Any] = {"streams": streams}
         if steps is not None:
-            drawn = seeded(chance, 5)  # not the stream of the tokens: which is shown when says nothing of what
+            drawn = seeded(chance, REVEALING)  # not the stream of the tokens: which is shown when says nothing of what
             inside = getattr(model, "block_size", None)
             order = GenerationOrder.masking_process(length, steps, block_size=inside, batch_size=size, generator=drawn)
             who_is_when = {"order": order}

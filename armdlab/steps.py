@@ -14,7 +14,7 @@ from armdlab.orders import UNKNOWN
 
 @dataclass(frozen=True)
 class DecodeStep:
-    """What one step of decoding made: the unknown tokens of one block, or as many as a row of the batch dared.
+    """What one step of decoding made: the unknown tokens of one block, or what a gate or a judge let pass in each row.
 
     Args:
         positions: int64 (n,), text positions made together; (B, n) where rows have orders of their own, with -1 where

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
-from armdlab.checks import Verdict, call
+from armdlab.checks import Verdict, call, in_words
 from armdlab.figures import leak_matrix
 from armdlab.masks import Masks, may_see, strictly_causal_mask
 from armdlab.model import ARMD, ARMDConfig, attend
@@ -92,8 +92,7 @@ class Whisper(ARMD):
 def _prefix_fault(found: object, pe: Tensor, x: Tensor, blocks: Tensor) -> str | None:
     where = f"for blocks {blocks.tolist()}"
     if not isinstance(found, Tensor) or found.shape != x.shape:
-        yours = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        return f"{where} return G^0, a tensor of shape {tuple(x.shape)} like X; yours is {yours}"
+        return f"{where} return G^0, a tensor of shape {tuple(x.shape)} like X; yours is {in_words(found)}"
     kernel, strict = pe @ pe.T, may_see(blocks, blocks, strictly=True)
     right = kernel.masked_fill(~strict, 0) @ x
     if _close(found, right):
@@ -182,8 +181,7 @@ def _attention_fault(
 def _leak_fault(found: object, model: ARMD, tokens: Tensor, order: GenerationOrder) -> str | None:
     N, name = tokens.shape[1], type(model).__name__
     if not isinstance(found, Tensor) or found.shape != (N, N):
-        yours = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        return f"return a tensor of shape ({N}, {N}), [changed token, output]; yours is {yours}"
+        return f"return a tensor of shape ({N}, {N}), [changed token, output]; yours is {in_words(found)}"
     if found.dtype != torch.bool:
         return f"your answer holds {found.dtype}; say True or False for each cell: does it leak?"
     moved, blocks = leak_matrix(model, tokens, order) > 0, order.blocks_in_text_order

@@ -1,11 +1,9 @@
-"""What do a table of the paper, a training curve, a curriculum, and quality against seconds or calls look like?"""
+"""What do a table of the paper, a training curve, a curriculum, and quality against seconds look like?"""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from armdlab.tables import Table
 
 STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
 STYLES |= {"verified": "#CC79A7", "gated": "#009E73"}
-LAST_NUMBER = re.compile(r"\d[\d.]*(?=\D*$)")
 
 
 def bars(table: Table) -> Picture:
@@ -105,12 +102,12 @@ def front(
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    kinds = list(dict.fromkeys(map(_kind, ways)))
+    kinds = list(dict.fromkeys(map(kind_of, ways)))
     best = unbeaten(ways)
     axes.step([ways[n][1] for n in best], [ways[n][0] for n in best], color=INK, linewidth=0.9, where="post", zorder=1)
     for number, name in enumerate(sorted(ways, key=lambda name: ways[name][1]), start=1):
         (quality, seconds), error = ways[name], (errors or {}).get(name)
-        colour, marker = STYLES.get(_kind(name), INK), "osD^v"[kinds.index(_kind(name)) % 5]
+        colour, marker = STYLES.get(kind_of(name), INK), "osD^v"[kinds.index(kind_of(name)) % 5]
         style = {"color": colour, "marker": marker, "markersize": 6, "capsize": 2, "elinewidth": 1}
         axes.errorbar(seconds, quality, yerr=error, label=f"{number}  {name}", linestyle="none", **style)
         axes.annotate(str(number), (seconds, quality), fontsize=8, color=INK, xytext=(4, 4), textcoords="offset points")
@@ -126,47 +123,8 @@ def front(
     return Picture.of(figure, f"Dots of {y} against seconds. {listed}. Beaten by nobody: {', '.join(best)}.")
 
 
-def against_calls(
-    ways: Mapping[str, tuple[float, float]], *, title: str, y: str, errors: Mapping[str, float] | None = None
-) -> Picture:
-    """Quality against network calls, a line for each kind of way to write: what a call more buys.
-
-    Args:
-        ways: name -> (quality, more is better; network calls for one text). Names that differ in their last number
-            alone are joined, and a dot bears its number; the name up to its first blank decides the colour.
-        title: of the figure.
-        y: name and unit of the quality.
-        errors: name -> standard error of the quality, where it is known.
-    """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    axes = figure.subplots()
-    lines: dict[str, list[str]] = {}
-    for name in sorted(ways, key=lambda name: ways[name][1]):
-        lines.setdefault(LAST_NUMBER.sub("n", name), []).append(name)
-    for (line, names), marker in zip(lines.items(), cycle("osD^vP*X")):
-        quality, calls = zip(*(ways[name] for name in names), strict=True)
-        error = [(errors or {}).get(name, 0.0) for name in names]
-        style = {"color": STYLES.get(_kind(line), INK), "marker": marker, "markersize": 6, "capsize": 2}
-        axes.errorbar(calls, quality, yerr=error, label=line, linewidth=1.2, elinewidth=1, **style)
-        for name, at in zip(names, zip(calls, quality, strict=True), strict=True):
-            number = LAST_NUMBER.search(name)
-            said = {"fontsize": 8, "color": INK, "xytext": (4, 4), "textcoords": "offset points"}
-            axes.annotate(number[0] if number else "", at, **said)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False, title="n at its dots")
-    log_scale(axes, "x")
-    axes.margins(x=0.08, y=0.12)
-    axes.set_xlabel("network calls for one text (log scale)")
-    axes.set_ylabel(y)
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    listed = "; ".join(
-        f"{name}: {ways[name][0]:.2f} in {ways[name][1]:g} calls" for names in lines.values() for name in names
-    )
-    return Picture.of(figure, f"Lines of {y} against network calls. {listed}.")
-
-
-def _kind(way: str) -> str:
+def kind_of(way: str) -> str:
+    """What decides the colour of a way to write: its name up to the first blank."""
     return way.partition(" ")[0].rstrip(",").lower()
 
 

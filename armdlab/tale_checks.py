@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from armdlab import tales
-from armdlab.checks import Verdict
+from armdlab.checks import Verdict, as_number, call
 
 
 def nats_of_choices(function: Callable[[list[float]], float]) -> Verdict:
@@ -14,16 +14,12 @@ def nats_of_choices(function: Callable[[list[float]], float]) -> Verdict:
     for seed in (7, 11, 2026):
         tale = tales.sample(seed)
         probabilities = [choice.probability for choice in tale.derivation]
-        try:
-            found = function(list(probabilities))
-        except Exception as error:  # the learner's own
-            return Verdict(False, f"your function stopped with {type(error).__name__}: {error}")
+        returned, trouble = call(function, list(probabilities))
+        if trouble:
+            return trouble
+        found = as_number(returned)
         if found is None:
-            return Verdict(False, "nothing is returned: fill in the stub above")
-        try:
-            found = float(found)
-        except (TypeError, ValueError, RuntimeError):
-            return Verdict(False, f"a number of nats is wanted; yours is {found!r}")
+            return Verdict(False, f"a number of nats is wanted; yours is {returned!r}")
         nats, mistakes = -tale.log_prob, f"for the {len(probabilities)} choices of tale {seed} "
         named = {
             "yours is log p, below 0; nats count how surprising a tale is, so turn the sign": -nats,

@@ -355,7 +355,7 @@ class Recorder:
         an order that is known; elsewhere (gated, masked diffusion) none are given.
         """
         model, trace = getattr(self.model, "model", self.model), self.trace
-        if self.how.get("gate") or hasattr(model, "block_size") or model.bos.device.type == "meta":
+        if self.how.get("gate") or hasattr(model, "block_size"):
             return trace
         tokens = torch.tensor([self.ids], device=model.bos.device).clamp(min=0)  # what was never made comes behind
         log_p = model(tokens, self._order(torch.tensor([piece is not None for piece in self.given])))[0].log_softmax(-1)

@@ -11,11 +11,11 @@ import torch
 
 from armdlab import baselines, model
 from armdlab.checkpoints import CONFIG, PLAN, read_json, write_json
-from armdlab.curriculum import seeded
 from armdlab.decoding import generate
 from armdlab.engine import Engine
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
+from armdlab.sampling import REVEALING, seeded
 from armdlab.tokenization import Tokenizer
 
 CARD = "card.json"
@@ -119,7 +119,7 @@ class Lab:
                 "diffusion; leave them out, and name streams instead"
             )
         # Not the stream of chance that the tokens are drawn from: which is shown when says nothing of what it is.
-        chance = seeded(torch.seed() if seed is None else seed, 5)
+        chance = seeded(torch.seed() if seed is None else seed, REVEALING)
         how = {"block_size": self.model.block_size, "known": torch.arange(length) < n_known, "generator": chance}
         return GenerationOrder.masking_process(length, steps, **how)
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import CONFIG, PLAN, WEIGHTS, differences, read_json, step_of, to_json, written_whole
 from armdlab.costs import n_tokens_of_text, nats_to_learn
-from armdlab.curriculum import seeded
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.plans import Plan, load_plan
 from armdlab.processes import accelerator_of_all
 from armdlab.rows import Rows, Text
+from armdlab.sampling import DROPOUT, MASKING, ROWS, seeded
 
 STATE = "training_state.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon remember of a parameter
@@ -107,7 +107,7 @@ class Training:
     def batch(self, step: int) -> tuple[Tensor, GenerationOrder]:
         """Tokens int64 (B, N) and the order of a step, for this process."""
         plan, process = self.plan, self.accelerator.process_index
-        generator = seeded(plan.seed, step, process, 1)
+        generator = seeded(plan.seed, step, process, ROWS)
         tokens = self.text.windows(plan.curriculum.length, plan.batch_size, generator)
         return tokens, plan.curriculum.order(step, plan.batch_size, process=process)
 
@@ -116,7 +116,8 @@ class Training:
         self._forget_gradients()  # an interrupted step may have left some behind
         device = self.accelerator.device
         unlikelihood = self.plan.weight_of_unlikelihood(self.step)
-        chance, dropout = (seeded(self.plan.seed, self.step, self.accelerator.process_index, use) for use in (4, 2))
+        process = self.accelerator.process_index
+        chance, dropout = (seeded(self.plan.seed, self.step, process, use) for use in (MASKING, DROPOUT))
         torch.manual_seed(dropout.initial_seed())
         for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
             group["lr"] = self.plan.rate(self.step) * group["share"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from strategies import orders
 
 from armdlab import GenerationOrder
-from armdlab.curriculum import Curriculum, cut_blocks, known_around_spans, seeded
+from armdlab.curriculum import Curriculum, cut_blocks, known_around_spans
+from armdlab.sampling import seeded
 
 PLAN = Curriculum(length=16, i_ar=10, i_perm=40, i_strided=60, rho=8, streams=(1, 2, 4), seed=3)
 

@@ -18,6 +18,7 @@ from armdlab.engine import Engine
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import calls_figure  # noqa: E402
 import decoding  # noqa: E402
 import records  # noqa: E402
 from decoding_limit import Call, Pass, bytes_of_a_weight, one_by_one, watched, work  # noqa: E402
@@ -250,3 +251,17 @@ def test_layouts_are_of_a_processor(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "layouts", "--device", "cuda")
     assert "--device cuda: layouts compares those that a CPU has; leave --device out" in capsys.readouterr().err
+
+
+def test_quality_against_calls_joins_what_differs_in_its_last_number():
+    ways = {
+        "ARMD, S = 1": (0.97, 129),
+        "ARMD, S = 8": (0.66, 27),
+        "gated, S = 8, p >= 0.3": (0.82, 38),
+        "AR": (0.9, 128),
+    }
+    picture = calls_figure.against_calls(ways, title="calls", y="share", errors={"AR": 0.05})
+    assert "ARMD, S = 8: 0.66 in 27 calls; ARMD, S = 1: 0.97 in 129 calls; gated" in picture.alt
+    assert picture.png.startswith(b"\x89PNG")
+    kinds = {calls_figure.LAST_NUMBER.sub("n", name) for name in [*ways, "MDLM, 16 steps", "MDLM, 64 steps"]}
+    assert kinds == {"AR", "ARMD, S = n", "gated, S = 8, p >= n", "MDLM, n steps"}

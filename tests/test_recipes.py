@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from armdlab.processes import device_of_training
 from armdlab.recipes import Recipe, Session
 from armdlab.trained import load
 
@@ -252,19 +251,6 @@ def test_a_corpus_that_changed_since_the_save_is_refused(recipe, tmp_path):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         Session.resume(tmp_path / "run")
-
-
-def test_a_device_that_accelerate_does_not_train_on_is_refused(recipe, tmp_path):
-    session = Session.begin(recipe, tmp_path / "run", device=device_of_training())
-    session.save()
-    sentence = (
-        f"device=meta is not {device_of_training()}, where Accelerate trains in this process; leave it out, or set "
-        "ACCELERATE_USE_CPU=true or CUDA_VISIBLE_DEVICES before Python starts"
-    )
-    for call in (Session.begin, lambda recipe, out, device: Session.resume(tmp_path / "run", device=device)):
-        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-            call(recipe, tmp_path / "other", device=torch.device("meta"))
-    assert not (tmp_path / "other").exists()
 
 
 def test_figures_name_the_split_that_was_held_out(recipe, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from armdlab import AR, GenerationOrder, generate, reproduce
 from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum
 from armdlab.figures import Picture
 from armdlab.generative import _recut, _rows_in_words, generated
 from armdlab.measured import Measured
@@ -22,6 +22,7 @@ from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
+from armdlab.sampling import seeded
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armdlab import ARMD, ARMDConfig, GenerationOrder
-from armdlab.curriculum import seeded
 from armdlab.objectives import nll
 from armdlab.rows import Rows
+from armdlab.sampling import seeded
 from armdlab.tokenization import Tokenizer
 
 

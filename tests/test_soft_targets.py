@@ -12,11 +12,11 @@ import torch
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, tales
 from armdlab.costs import nats_to_learn
-from armdlab.curriculum import seeded
 from armdlab.grammar import alternatives, read
 from armdlab.orders import GenerationOrder
 from armdlab.recipes import Recipe, Session
 from armdlab.rows import Rows
+from armdlab.sampling import seeded
 from armdlab.soft_targets import SoftTargets
 from armdlab.tales import TaleGrammar
 from armdlab.tokenization import Tokenizer

@@ -182,17 +182,3 @@ def test_the_front_draws_who_is_beaten_by_nobody():
     picture = table_figures.front(ways, title="a front", y="share", errors={"slow and good": 0.05})
     assert "slow and poor" in picture.alt
     assert picture.png.startswith(b"\x89PNG")
-
-
-def test_quality_against_calls_joins_what_differs_in_its_last_number():
-    ways = {
-        "ARMD, S = 1": (0.97, 129),
-        "ARMD, S = 8": (0.66, 27),
-        "gated, S = 8, p >= 0.3": (0.82, 38),
-        "AR": (0.9, 128),
-    }
-    picture = table_figures.against_calls(ways, title="calls", y="share", errors={"AR": 0.05})
-    assert "ARMD, S = 8: 0.66 in 27 calls; ARMD, S = 1: 0.97 in 129 calls; gated" in picture.alt
-    assert picture.png.startswith(b"\x89PNG")
-    kinds = {table_figures.LAST_NUMBER.sub("n", name) for name in [*ways, "MDLM, 16 steps", "MDLM, 64 steps"]}
-    assert kinds == {"AR", "ARMD, S = n", "gated, S = 8, p >= n", "MDLM, n steps"}

@@ -9,10 +9,11 @@ import torch
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.corpora import Text
 from armdlab.costs import nats_to_learn
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum
 from armdlab.evaluation import likelihood
 from armdlab.objectives import chance_of_said, nll
 from armdlab.rows import Rows
+from armdlab.sampling import seeded
 from armdlab.training import Plan, Training, load_plan, seconds_per_step
 
 TEXT = Text(torch.arange(400) % 10, n_characters=1000)  # a text whose every next token is certain

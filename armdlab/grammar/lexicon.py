@@ -125,7 +125,7 @@ class Lexicon:
             values = tuple(_whole(cell, line) for cell, line in zip(table.cells["value"], table.lines, strict=True))
         if not kinds:
             at.refuse(f"list {name} has no column of words; its first line names the columns")
-        words = WordList(name, at, kinds, table.cells, tuple(table.lines), values)
+        words = WordList(name, kinds, table.cells, tuple(table.lines), values)
         seen: dict[str, Where] = {}
         for cell, line in zip(table.cells[words.key], table.lines, strict=True):
             if cell in seen:

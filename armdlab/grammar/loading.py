@@ -43,13 +43,13 @@ def read(folder: Path | str) -> Grammar:
         if not rule.used:
             rule.at.refuse(f"no story uses rule {name}; write <{name}> somewhere, or delete it")
 
-    # Whole tales are a choice too.
+    # To pick a story is a choice as well: no tale of one may begin a tale of another.
     places = [(p, s) for p, plot in enumerate(plots) for s in range(len(plot.stories))]
     stories = [plots[p].stories[s] for p, s in places]
     chains = [chain(story.items, END) for story in stories]
     refuse_clash(chains, [story.at for story in stories], [f"story {story.name}" for story in stories])
     starts = {token: tuple(places[i] for i in options) for token, options in first(chains).items()}
-    return Grammar(folder, lexicon.lists, lexicon.groups, plots, shares, starts)
+    return Grammar(lexicon.lists, lexicon.groups, plots, shares, starts)
 
 
 def _add_rule(section: Section, rules: dict[str, Rule]) -> None:
@@ -108,7 +108,7 @@ def _plots(
             if [part.word for part in parts] != ["story", "cast", "text"]:
                 at.refuse(f"story {name} needs a cast and then a text below it")
             plots[-1][1].append(section)
-            plots[-1][2].append(StoryTeller(lexicon, rules, tuple(parts)).story(plots[-1][0].name))
+            plots[-1][2].append(StoryTeller(lexicon, rules, tuple(parts)).story())
         elif [part.word for part in found[max(0, i - 2) : i]][-1:] != (["story"] if word == "cast" else ["cast"]):
             at.refuse(f"{word} stands outside a story; begin with `story NAME`")
     if not plots:

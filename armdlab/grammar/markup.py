@@ -99,8 +99,8 @@ class StoryTeller:
         self.sums: dict[str, Sum] = {}
         self.facts: dict[str, str] = {}
 
-    def story(self, plot: str) -> Story:
-        """The story, as one of a plot."""
+    def story(self) -> Story:
+        """The story."""
         for at, line in self.cast.lines:
             self._add_to_cast(at, line)
         items: list[Item] = []
@@ -120,7 +120,6 @@ class StoryTeller:
         count, entropy = measure_cast(list(self.draws.values()), list(self.sums.values()))
         ways, nats = measure_text(items)
         return Story(
-            plot,
             self.head.name,
             self.head.at,
             tuple(self.draws.values()),
@@ -182,7 +181,8 @@ class StoryTeller:
                 items.append(self._slot(piece[1], parts.at, inside))
             elif piece[0] == "[":
                 options = [self._items(option, inside=True) for option in piece[1]]
-                items.append(self._fork(str(parts.at), parts.at, options, (1,) * len(options), None))
+                n = len(options)
+                items.append(self._fork(str(parts.at), options, (1,) * n, (parts.at,) * n))
             else:
                 items.append(self._rule(piece[1], parts.at))
         return items
@@ -193,21 +193,13 @@ class StoryTeller:
         rule = self.rules[name]
         rule.used = True
         options = [self._items(option, inside=True) for option in rule.options]
-        return self._fork(name, rule.at, options, rule.shares, rule.lines)
+        return self._fork(name, options, rule.shares, rule.lines)
 
-    def _fork(
-        self,
-        name: str,
-        at: Where,
-        options: list[list[Item]],
-        shares: tuple[int, ...],
-        lines: tuple[Where, ...] | None,
-    ) -> Fork:
-        lines = lines or (at,) * len(options)
+    def _fork(self, name: str, options: list[list[Item]], shares: tuple[int, ...], lines: tuple[Where, ...]) -> Fork:
         joined = [tuple(_joined(option, line)) for option, line in zip(options, lines, strict=True)]
         chains = [chain(option, END) for option in joined]
         refuse_clash(chains, lines, [f"option {i + 1}" for i in range(len(options))])
-        return Fork(name, at, tuple(joined), shares, lines, first(chains))
+        return Fork(name, tuple(joined), shares, first(chains))
 
     def _slot(self, source: str, at: Where, inside: bool) -> Item:
         fact = _FACT.match(source)
@@ -234,7 +226,7 @@ class StoryTeller:
         kind = label.split(".")[1] if label else words.kinds[column]
         shown = self.lexicon.forms(words, column, bool(article), capital, at)
         rows = None if variable in self.sums else shown.rows
-        return Slot(variable, column, kind, label, shown.forms, shown.options, rows, shown.match, at)
+        return Slot(variable, kind, label, shown.forms, shown.options, rows, shown.match)
 
     def _fact(self, owner: str, name: str, value: str, at: Where, inside: bool) -> Fact:
         if inside:

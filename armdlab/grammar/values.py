@@ -14,7 +14,6 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
 from itertools import chain as joined
-from pathlib import Path
 from typing import NoReturn
 
 
@@ -23,7 +22,7 @@ class GrammarError(ValueError):
 
     def __init__(self, at: Where, reason: str) -> None:
         super().__init__(f"{at.file}, line {at.line}: {reason}")
-        self.file, self.line, self.reason = at.file, at.line, reason
+        self.file, self.line = at.file, at.line
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class WordList:
     """A table of entries; an entry is known by its row number, a group is a tuple of row numbers."""
 
     name: str
-    at: Where
     kinds: Mapping[str, str]  # column that can be written -> kind of agreement
     cells: Mapping[str, tuple[str, ...]]  # column -> one cell a row
     lines: tuple[Where, ...]
@@ -113,14 +111,12 @@ class Slot:
     """A place in the text where a variable shows itself in one of its forms."""
 
     variable: str
-    column: str
     kind: str  # of the agreement that a wrong form breaks
     fact: str | None  # "toy.owner" where the variable stands there for a fact
     forms: tuple[str, ...]  # row -> what is written
     options: tuple[str, ...]  # the distinct forms
     rows: Mapping[str, int] | None  # what is written -> row, where every row has its own form
     match: Callable[[str, int], re.Match[str] | None]
-    at: Where
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +149,8 @@ class Fork(Weighted):
     """A choice between options, each a sequence of items, with integer shares."""
 
     name: str
-    at: Where
     options: tuple[tuple[Item, ...], ...]
     shares: tuple[int, ...]
-    lines: tuple[Where, ...]
     first: Mapping[str, tuple[int, ...]]  # first token -> options to try
 
     @cached_property
@@ -174,7 +168,6 @@ Item = str | Slot | Fact | Fork
 class Story:
     """One variant of a plot: a cast of variables, and a text that shows them."""
 
-    plot: str
     name: str
     at: Where
     draws: tuple[Draw, ...]
@@ -197,7 +190,6 @@ class Plot(Weighted):
 class Grammar(Weighted):
     """A grammar that was read, and found to be a prefix code."""
 
-    folder: Path
     lists: Mapping[str, WordList]
     groups: Mapping[str, tuple[WordList, tuple[int, ...]]]
     plots: tuple[Plot, ...]

@@ -91,10 +91,10 @@ def movement(model: ARMD, tokens: Tensor, order: GenerationOrder, changed: int, 
     return (after - before).abs().amax(-1)[0].cpu()
 
 
-def small_models(seed: int = 0) -> dict[str, ARMD]:
+def small_models() -> dict[str, ARMD]:
     """The three models with the very same random weights; the global stream of chance is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return same_weights(ARMD(ARMDConfig(vocab_size=64, max_length=MOST_WORDS, n_layer=4, n_head=2, d_model=32)))
 
 

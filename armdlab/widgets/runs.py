@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from armdlab import tales
-from armdlab.curriculum import seeded
 from armdlab.orders import GenerationOrder
+from armdlab.sampling import seeded
 from armdlab.traces import Recorder
 from armdlab.trained import Lab
 

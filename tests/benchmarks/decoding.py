@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from calls_figure import against_calls
 from decoding_limit import Call, bytes_of_a_weight, one_by_one, watched, work
 from records import add_to, settings
 from timing import clock_of, machine, take_turns, times_as_fast
@@ -34,13 +35,12 @@ from torch.profiler import ProfilerActivity
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
-from armdlab.curriculum import seeded
 from armdlab.orders import UNKNOWN
 from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
-from armdlab.sampling import Sampler
+from armdlab.sampling import REVEALING, Sampler, seeded
 from armdlab.speculative import verified_steps
-from armdlab.table_figures import against_calls, front
+from armdlab.table_figures import front
 from armdlab.trained import fastest_device
 
 STREAMS = (1, 2, 4, 8, 16)
@@ -233,7 +233,8 @@ def memory(args):
     args.length, args.batch = 4096, 8
     model = models(args)["armd"]
     n_weights = model.n_parameters
-    engine = Engine.of(model, args.precision, release=True)
+    engine = Engine.of(model, args.precision)
+    model.to("meta")  # gives up its own weights
     weights = n_weights * bytes_of_a_weight(engine)
     cache = engine.new_cache(args.batch, args.length)
     held = cache.n_bytes
@@ -317,7 +318,7 @@ def counted(engine, n, *, end, streams=1, steps=None, verify=False, gate=None):
             blank = torch.full((1, N), UNKNOWN)
             text = verified_steps(engine, blank, order, choose, end, streams, judged.append)
         elif steps:
-            order = GenerationOrder.masking_process(N, steps, generator=seeded(seed, 5))
+            order = GenerationOrder.masking_process(N, steps, generator=seeded(seed, REVEALING))
             text = decode_steps(engine, length=N, order=order, seed=seed, end=end)
         else:
             text = decode_steps(engine, length=N, streams=streams, gate=gate, seed=seed, end=end)
