@@ -183,9 +183,8 @@ class Session:
 
         Raises:
             FileNotFoundError: if there is no such corpus file, or nothing to start from.
-            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row (of
-                masked diffusion: its held-out part too), the recipe contradicts itself, or Accelerate trains on
-                another device.
+            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row, the
+                recipe contradicts itself, or Accelerate trains on another device.
         """
         out, where = Path(out), device_of_training(device)
         refuse_taken(out)
@@ -407,12 +406,6 @@ def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) ->
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not held_out.n_characters:
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
-    n_tokens, in_whole_rows = len(held_out.ids), issubclass(MODELS[recipe.model], BlockDiffusion)
-    if layout == "running" and in_whole_rows and n_tokens < recipe.length:
-        raise ValueError(
-            f"corpus={recipe.corpus} holds out {n_tokens} tokens, and model={recipe.model!r} is scored in whole "
-            f"rows of length={recipe.length}; give more text, or shorter rows"
-        )
     if layout == "running":
         return corpora.encoded(splits["train"], tokenizer), held_out
     text = encode(splits["train"]["text"], *how)

@@ -11,7 +11,7 @@ import torch
 
 from armdlab import tales
 from armdlab.baselines import BlockDiffusion
-from armdlab.evaluation import bounds_of_rows, ratio_of_sums, row_nats, strided_in_words, whole_rows
+from armdlab.evaluation import bounds_of_rows, ratio_of_sums, row_nats, rows_of, strided_in_words
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Layout, Rows
@@ -107,7 +107,7 @@ def excess_nats(
         raise ValueError(f"{text[:40]!r} is no tale: {source.check(text)[0].sentence}; score tales of this grammar")
     words = strided_in_words(streams) if order is None else repr(order)
     if isinstance(model, BlockDiffusion) and order is None and streams == 1:
-        tokens = whole_rows(rows, length)
+        (tokens,) = rows_of(rows, length)
         nats, is_text = bounds_of_rows(model, tokens, batch_size=batch_size), rows.is_text(tokens)
         of_text, of_padding = (nats * is_text).sum(-1), (nats * ~is_text).sum(-1)
         n_tales = (is_text & (tokens == rows.end_of_text)).sum(-1).double()
