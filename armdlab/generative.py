@@ -31,7 +31,8 @@ from armdlab.trained import Lab
 class Generated:
     """What a judge thinks of a model's samples, with all that is needed to repeat and to doubt it.
 
-    A low perplexity alone proves nothing: repeating one word reaches it. Entropy and distinct-n fall then.
+    A low perplexity alone proves nothing: repeating one word reaches it. Entropy and distinct-n fall then. The weights
+    of both are those of their last step, no average (see `scores.Figure`).
 
     Args:
         writer: who wrote, in words.

@@ -29,6 +29,7 @@ class Excess:
     q is the chance that the model makes the tale's own tokens, their end, and the padding that they saw, under the
     order that is named. A text could be cut into tokens in other ways, and padding could be something else, which the
     reader drops as well: what the model gives to the text is at least q, so this is an upper bound on the KL of texts.
+    The weights are those of the last step, no average (see `scores.Figure`).
 
     Args:
         nats_per_tale: the mean of the paired differences; the tales' own spread cancels in each of them.
