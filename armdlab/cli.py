@@ -178,7 +178,7 @@ def evaluate(
     samples = 200 if samples is None else samples
     text = encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
     split = corpora.held_out_split(splits)
-    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), f"{split} split of {name}"
+    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), corpora.held_out_in_words(name, split)
     if isinstance(lab.model, AR):
         counts = [1]
     if is_diffusion:

@@ -285,7 +285,7 @@ class Session:
         Raises:
             FloatingPointError: if that is no finite number.
         """
-        name = f"{self.split} split of {self.recipe.corpus}"
+        name = corpora.held_out_in_words(self.recipe.corpus, self.split)
         found = held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
         if not math.isfinite(found.nats_per_token):
             with saying_what_is_kept(self.out):
