@@ -93,6 +93,7 @@ LAYERS = {
         "decoding",
         "tokenization",
         "rows",
+        "corpora",
         "samples",
         "objectives",
         "evaluation",

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from armdlab import AR, GenerationOrder, generate
+from armdlab import AR, GenerationOrder, generate, generative, load
 from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum, seeded
@@ -20,6 +20,7 @@ from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
+from armdlab.samples import validity
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
 
@@ -94,6 +95,22 @@ def test_a_generative_figure_states_its_conditions(runs):
         r"writer in float32, judge in float32, chance in float64$",
     ):
         assert re.search(part, said), (part, said)
+
+
+def test_of_a_writer_of_tales_a_generative_figure_says_what_the_grammar_says_exactly(runs, monkeypatch):
+    """On the tales corpus the truth is known, so it stands beside what a judge thinks."""
+    armd, texts = load("tales"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(generative, "validity", lambda samples: texts.extend(samples) or validity(samples))
+        found = generated(armd, load("tales_ar"), streams=4, n_samples=8)
+    assert found.tales == validity(texts)
+    assert found.tales.parses.whole == len(texts) == 8
+    assert not any("<|endoftext|>" in text for text in texts)
+    assert f" of the texts differ; by the grammar of tales {found.tales.shares}. Judge: AR of" in str(found)
+    for other in (replace(armd, card=armd.card | {"layout": "running"}), runs["ar_0"]):
+        unknown = generated(other, runs["judge"], n_samples=1, length=8)
+        assert unknown.tales is None
+        assert "grammar" not in str(unknown)
 
 
 def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_path):
