@@ -22,7 +22,7 @@ from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
 from armdlab.model import ARMD
 from armdlab.recipes import VALIDATION_TOKENS, Session
-from armdlab.rows import Rows, encode
+from armdlab.rows import encode
 from armdlab.tale_evaluation import tale_report
 from armdlab.terminal import Json, progress
 from armdlab.trained import CARD, fastest_device, load
@@ -178,7 +178,7 @@ def evaluate(
     samples = 200 if samples is None else samples
     text = encode(splits["validation"]["text"], lab.tokenizer, length, layout, VALIDATION_TOKENS)
     split = corpora.held_out_split(splits)
-    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), f"{split} split of {name}"
+    counts, steps, said_of = [s for s in (1, 2, 4, 8) if length % s == 0], (), corpora.held_out_in_words(name, split)
     if isinstance(lab.model, AR):
         counts = [1]
     if is_diffusion:
@@ -195,11 +195,8 @@ def evaluate(
             progress.print(f"scoring {len(text.ids):,} tokens of {name}, S = {count}")
             found.append(likelihood(lab.model, text, length, streams=count, name=said_of))
         if isinstance(lab.model, ARMD) and not streams:
-            if isinstance(text, Rows) or len(text.ids) >= length:
-                progress.print(f"scoring {name} in random orders")
-                found.append(likelihood(lab.model, text, length, shuffled=length, name=said_of))
-            else:
-                progress.print(f"{name} holds out no whole row of {length} tokens: none is scored in random orders")
+            progress.print(f"scoring {name} in random orders")
+            found.append(likelihood(lab.model, text, length, shuffled=length, name=said_of))
     results = [asdict(f) | {"perplexity": f.perplexity} for f in found]
     facts, said = {"corpus": name, "split": split, "results": results}, list(map(str, found))
     if writes_tales and samples:

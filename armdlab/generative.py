@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
+from armdlab.corpora import is_tales
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import evaluating, precision_of, strided_in_words
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Text
-from armdlab.samples import Diversity, diversity
+from armdlab.samples import Diversity, Validity, diversity, validity
 from armdlab.sampling import REVEALING, seeded
 from armdlab.scores import perplexity_of
 from armdlab.tokenization import Tokenizer
@@ -31,7 +32,8 @@ from armdlab.trained import Lab
 class Generated:
     """What a judge thinks of a model's samples, with all that is needed to repeat and to doubt it.
 
-    A low perplexity alone proves nothing: repeating one word reaches it. Entropy and distinct-n fall then.
+    A low perplexity alone proves nothing: repeating one word reaches it. Entropy and distinct-n fall then. The weights
+    of both are those of their last step, no average (see `scores.Figure`).
 
     Args:
         writer: who wrote, in words.
@@ -52,6 +54,7 @@ class Generated:
         judge: who judges, in words; in rows of which length, and how many texts are longer.
         ids: "raw ids" where the judge reads the writer's tokens, "retokenised" where it reads the text.
         precision: of the writer's and of the judge's products, in words; chance is always drawn in float64.
+        tales: of a writer of whole tales, what the grammar says of its texts up to their first end, exactly; else None.
     """
 
     writer: str
@@ -72,6 +75,7 @@ class Generated:
     judge: str
     ids: str
     precision: str
+    tales: Validity | None = None
 
     @property
     def perplexity(self) -> float:
@@ -84,11 +88,12 @@ class Generated:
         return self.entropy / math.log(2)
 
     def __str__(self) -> str:
+        texts = f"{self.diversity}; by the grammar of tales {self.tales.shares}" if self.tales else str(self.diversity)
         return (
             f"{self.writer}, {self.order}: generative perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} +- "
             f"{self.standard_error:.4f} nats or {self.nats_per_token / math.log(2):.4f} bits a token), entropy "
             f"{self.entropy:.3f} +- {self.entropy_error:.3f} nats or {self.entropy_in_bits:.3f} bits a token; by "
-            f"itself {self.own_nats_per_token:.4f} nats; {self.diversity}. Judge: {self.judge}, {self.ids}, exp of the "
+            f"itself {self.own_nats_per_token:.4f} nats; {texts}. Judge: {self.judge}, {self.ids}, exp of the "
             f"mean over all tokens; {self.n_samples} samples of {self.length} tokens in {self.n_calls} network calls a "
             f"batch, temperature {self.temperature:g}, nucleus p {self.top_p:g}, seed {self.seed} in batches of "
             f"{self.batch_size}, {self.precision}, chance in float64"
@@ -183,6 +188,7 @@ def generated(
         judge=f"{_in_words(judge)}, {_rows_in_words(judge, read)}",
         ids="raw ids" if same_ids else "retokenised",
         precision=f"writer in {precision_of(writer.model)}, judge in {precision_of(judge.model)}",
+        tales=validity([writer.read(row) for row in tokens.tolist()]) if _writes_tales(writer) else None,
     )
 
 
@@ -242,6 +248,11 @@ def _recut(row: Tensor, writer: Tokenizer, judge: Tokenizer) -> Tensor:
 def _entropy(row: Tensor) -> Tensor:
     shares = torch.bincount(row)[row.unique()].double() / len(row)
     return -(shares * shares.log()).sum()
+
+
+def _writes_tales(lab: Lab) -> bool:
+    """Whether a model was taught whole tales; one that was taught rows cut anywhere begins in the middle of one."""
+    return is_tales(lab.card.get("corpus", "")) and lab.card.get("layout", "running") != "running"
 
 
 def _in_words(lab: Lab) -> str:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_type_hints
 
 import torch
@@ -82,10 +83,14 @@ class Measured:
 
 
 def _read(kind: Any, found: Any) -> Any:  # noqa: ANN401
-    """A value of some type from what JSON made of it: objects are dataclasses, lists were tuples, null was nan."""
+    """A value of some type from what JSON made of it: objects are dataclasses, lists were tuples, null nan or none."""
+    if isinstance(kind, UnionType):  # X | None
+        return None if found is None else _read(kind.__args__[0], found)
     if is_dataclass(kind):
         types = get_type_hints(kind)
         return kind(**{name: _read(types[name], value) for name, value in found.items()})
+    if isinstance(found, dict):
+        return {name: _read(None, value) for name, value in found.items()}
     if isinstance(found, list):
         return tuple(_read(None, value) for value in found)
     return math.nan if found is None else found

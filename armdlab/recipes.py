@@ -181,9 +181,8 @@ class Session:
 
         Raises:
             FileNotFoundError: if there is no such corpus file, or nothing to start from.
-            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row (of
-                masked diffusion: its held-out part too), the recipe contradicts itself, or processes were launched of
-                which Accelerate does not know.
+            ValueError: if `out` holds a model already or cannot be written, the corpus is too small for a row, the
+                recipe contradicts itself, or processes were launched of which Accelerate does not know.
         """
         out, where = Path(out), accelerator_of_all().device
         refuse_taken(out)
@@ -284,7 +283,7 @@ class Session:
         Raises:
             FloatingPointError: if that is no finite number.
         """
-        name = f"{self.split} split of {self.recipe.corpus}"
+        name = corpora.held_out_in_words(self.recipe.corpus, self.split)
         found = held_out_figure(self.model, self.held_out, self.recipe.length, name=name)
         if not math.isfinite(found.nats_per_token):
             with saying_what_is_kept(self.out):
@@ -405,12 +404,6 @@ def _texts(recipe: Recipe, splits: corpora.DatasetDict, tokenizer: Tokenizer) ->
     held_out = encode(splits["validation"]["text"], *how, VALIDATION_TOKENS)
     if not held_out.n_characters:
         raise ValueError(f"corpus={recipe.corpus} holds out no text to score; give more text, or another corpus")
-    n_tokens, in_whole_rows = len(held_out.ids), issubclass(MODELS[recipe.model], BlockDiffusion)
-    if layout == "running" and in_whole_rows and n_tokens < recipe.length:
-        raise ValueError(
-            f"corpus={recipe.corpus} holds out {n_tokens} tokens, and model={recipe.model!r} is scored in whole "
-            f"rows of length={recipe.length}; give more text, or shorter rows"
-        )
     if layout == "running":
         return corpora.encoded(splits["train"], tokenizer), held_out
     text = encode(splits["train"]["text"], *how)

@@ -295,7 +295,7 @@ def _held_out(corpus: str, lab: Lab, length: int) -> tuple[Any, str]:
     """What a corpus holds out, as running rows by a model's tokenizer, and what it is, in words."""
     splits = corpora.load(corpus, seed=lab.card.get("split_seed", 0))
     text = encode(splits["validation"]["text"], lab.tokenizer, length, "running", VALIDATION_TOKENS)
-    return text, f"{corpora.held_out_split(splits)} split of {corpus}"
+    return text, corpora.held_out_in_words(corpus, corpora.held_out_split(splits))
 
 
 TABLES = {"table1": table1, "table2": table2, "table3": table3}

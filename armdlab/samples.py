@@ -59,6 +59,11 @@ class Validity:
     is_consistent: Share
     violations: Mapping[str, tuple[int, ...]]
 
+    @property
+    def shares(self) -> str:
+        """Both shares, in words."""
+        return f"{self.parses} parse, {self.is_consistent} are consistent"
+
     def __str__(self) -> str:
         bins = [f"{a}-{b - 1}" for a, b in pairwise(DISTANCES)]
         head = f"{'violations, by words between':<28}" + "".join(
@@ -68,8 +73,7 @@ class Validity:
             f"  {kind:<26}" + "".join(f"{n:>7}" for n in (*counts, sum(counts)))
             for kind, counts in self.violations.items()
         ]
-        shares = f"{self.parses.whole} texts: {self.parses} parse, {self.is_consistent} are consistent"
-        return "\n".join([shares, head, *(rows or ["  there are none"])])
+        return "\n".join([f"{self.parses.whole} texts: {self.shares}", head, *(rows or ["  there are none"])])
 
 
 def validity(samples: Sequence[str], *, grammar: TaleGrammar | None = None) -> Validity:

@@ -22,6 +22,8 @@ def perplexity_of(nats_per_token: float) -> float:
 class Figure:
     """Nats that a model pays for a text, with the conditions under which they were measured.
 
+    Weights are those of the last step, raw: no average of them (EMA) is kept anywhere in the lab.
+
     Args:
         nats_per_token: mean over all tokens, ends of texts and positions 0 of rows included.
         standard_error: of `nats_per_token`, from the spread of the rows; nan where there is one row.

@@ -11,7 +11,7 @@ import torch
 
 from armdlab import tales
 from armdlab.baselines import BlockDiffusion
-from armdlab.evaluation import bounds_of_rows, ratio_of_sums, row_nats, strided_in_words, whole_rows
+from armdlab.evaluation import bounds_of_rows, ratio_of_sums, row_nats, rows_of, strided_in_words
 from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
 from armdlab.rows import Layout, Rows
@@ -29,6 +29,7 @@ class Excess:
     q is the chance that the model makes the tale's own tokens, their end, and the padding that they saw, under the
     order that is named. A text could be cut into tokens in other ways, and padding could be something else, which the
     reader drops as well: what the model gives to the text is at least q, so this is an upper bound on the KL of texts.
+    The weights are those of the last step, no average (see `scores.Figure`).
 
     Args:
         nats_per_tale: the mean of the paired differences; the tales' own spread cancels in each of them.
@@ -107,7 +108,7 @@ def excess_nats(
         raise ValueError(f"{text[:40]!r} is no tale: {source.check(text)[0].sentence}; score tales of this grammar")
     words = strided_in_words(streams) if order is None else repr(order)
     if isinstance(model, BlockDiffusion) and order is None and streams == 1:
-        tokens = whole_rows(rows, length)
+        (tokens,) = rows_of(rows, length)
         nats, is_text = bounds_of_rows(model, tokens, batch_size=batch_size), rows.is_text(tokens)
         of_text, of_padding = (nats * is_text).sum(-1), (nats * ~is_text).sum(-1)
         n_tales = (is_text & (tokens == rows.end_of_text)).sum(-1).double()

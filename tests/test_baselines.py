@@ -16,7 +16,8 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generat
 from armdlab.baselines import MDLM, BlockDiffusion, at_parity
 from armdlab.budgets import BUDGETS
 from armdlab.cli import app
-from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.curriculum import seeded
+from armdlab.evaluation import any_order, bound, bounds_of_rows, likelihood
 from armdlab.networks import MODELS, SIZES, fresh
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.recipes import Recipe
@@ -209,8 +210,27 @@ def test_figures_say_whether_they_are_a_bound():
         any_order(model, text, 8, n_rows=0)
     with pytest.raises(ValueError, match=r"^n_orders=0 must be at least 1; 8 is a good start$"):
         any_order(model, text, 8, n_orders=0)
-    with pytest.raises(ValueError, match=r"^the text has 5 tokens, fewer than one row of length=8; hold out more$"):
-        bound(model, Text(torch.zeros(5, dtype=torch.long), 5), 8)
+
+
+@torch.no_grad()
+def test_every_figure_of_a_text_is_over_all_its_tokens_the_shorter_last_row_included():
+    """So that AR, ARMD, MDLM and block diffusion are compared on the very same tokens."""
+    text = Text(STREAM.ids[: 2 * N + 5], n_characters=100)
+    diffusion, armd = tiny(MDLM).eval(), tiny(ARMD).eval()
+    figures = [bound(model, text, N, samples=2) for model in (diffusion, block_model(3))]
+    figures += [any_order(armd, text, N, n_orders=2), likelihood(armd, text, N)]
+    figures += [likelihood(armd, text, N, shuffled=count) for count in (3, 7, N)]
+    assert [figure.n_tokens for figure in figures] == [21] * 7
+    whole, rest = text.ids[: 2 * N].view(2, N), text.ids[None, 2 * N :]
+    parts = [float(bounds_of_rows(diffusion, rows, samples=2).sum()) for rows in (whole, rest)]
+    assert figures[0].nats_per_token == pytest.approx(sum(parts) / 21)
+    shorter_than_a_row = bound(diffusion, Text(rest[0], 0), N, samples=2)
+    assert (shorter_than_a_row.n_tokens, shorter_than_a_row.nats_per_token) == (5, pytest.approx(parts[1] / 5))
+    nats = [
+        nll(armd, rows, GenerationOrder.random(rows.shape[1], batch_size=len(rows), generator=seeded(0)), "sum")
+        for rows in (whole, rest)
+    ]
+    assert figures[-1].nats_per_token == pytest.approx(float(sum(nats)) / 21)
 
 
 @pytest.mark.parametrize(

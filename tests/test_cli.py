@@ -226,16 +226,15 @@ def test_evaluation_repeats_what_training_reported(trained):
     assert results[0]["nats_per_token"] == pytest.approx(json.loads(run.stdout)["validation"]["nats_per_token"])
 
 
-def test_a_text_of_less_than_a_row_is_scored_without_random_orders_and_that_is_said(
-    trained, tmp_path, monkeypatch, capsys
-):
+def test_a_text_of_less_than_a_row_is_scored_whole_under_every_order(trained, tmp_path, monkeypatch, capsys):
     corpus = tmp_path / "short.jsonl"
     corpus.write_text("\n".join(json.dumps({"text": text}) for text in ("The cat sits.", "Oh.")))
     how = (trained[0] / "model", "--corpus", f"file:{corpus}", "--json")
     code, out, err = run_main(monkeypatch, capsys, "evaluate", *how)
     assert code == 0, err
-    assert "random orders" not in out
-    assert "holds out no whole row of 32 tokens: none is scored in random orders" in err
+    results = json.loads(out)["results"]
+    assert results[-1]["order"] == "random orders (seed 0)"
+    assert len({result["n_tokens"] for result in results}) == 1
 
 
 def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):

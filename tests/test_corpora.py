@@ -187,6 +187,46 @@ def test_a_copy_that_the_hub_cut_short_is_no_corpus(tmp_path, monkeypatch):
         corpora.load("some/web")
 
 
+@pytest.mark.parametrize(
+    ("repository", "stored", "read"),
+    [
+        (
+            "Salesforce/wikitext",
+            ' Senjō 3 : Chronicles ( Japanese : 戦場3 , lit . Field ) , a role @-@ playing game with the " Nameless " '
+            "and 2 @.@ 5 million , 1 @,@ 234 @,@ 567 or 10 % of the players ' votes . \n",
+            'Senjō 3: Chronicles (Japanese: 戦場3, lit. Field), a role-playing game with the "Nameless" and 2.5 '
+            "million, 1,234,567 or 10% of the players' votes.\n",
+        ),
+        ("Salesforce/wikitext", ' = = Plot and " Raven " = = \n', '== Plot and "Raven" ==\n'),
+        ("Salesforce/wikitext", "", ""),
+        (
+            "ptb-text-only/ptb_text_only",
+            "it was n't the company 's <unk> that plunged N N\\/N points or $ N million N years ago",
+            "it wasn't the company's ? that plunged 1 1/1 points or $1 million 1 years ago",
+        ),
+        (
+            "dvruette/lm1b",
+            "He didn 't say \" Crazy Talk : Cures & You . \" -- it 's [ sic ] a .22 ; $ 1.2 billion ! Who ? She 'll .",
+            "He didn't say \"Crazy Talk: Cures & You.\" -- it's [sic] a .22; $1.2 billion! Who? She'll.",
+        ),
+    ],
+)
+def test_words_that_a_corpus_of_the_hub_keeps_apart_are_put_together(tmp_path, monkeypatch, repository, stored, read):
+    rows = [json.dumps({"sentence": stored if i % 2 else "Oh ."}) for i in range(20)]
+    (hub := tmp_path / "hub").mkdir()
+    for part in ("train", "test"):
+        (hub / f"{part}.jsonl").write_text("\n".join(rows))
+    real = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: real(str(hub)))
+    splits = corpora.load(f"{repository}:raw")
+    assert {*splits["train"]["text"]} == {*splits["validation"]["text"]} == {"Oh.", read}
+    assert corpora.held_out_split(splits) == "test"
+    assert corpora.held_out_in_words(f"{repository}:raw", "test") == f"test split of {repository}:raw, detokenized"
+    as_stored = corpora.load("some/corpus")
+    assert as_stored["validation"]["text"][1] == stored
+    assert corpora.held_out_in_words("some/corpus", "test") == "test split of some/corpus"
+
+
 def test_what_is_kept_on_disk_is_encoded_once_for_each_tokenizer(tmp_path, monkeypatch, tokenizer):
     texts = [f"document {i} with words" for i in range(50)]
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))

@@ -1,6 +1,7 @@
 """Laws of exact evaluation: nats above a truth that is known, and verdicts that can be counted by hand."""
 
 import contextlib
+import inspect
 import json
 import math
 import re
@@ -14,10 +15,12 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, tales
 from armdlab.cli import main
 from armdlab.curriculum import Curriculum
 from armdlab.evaluation import bound, likelihood
+from armdlab.generative import Generated
 from armdlab.objectives import nll
 from armdlab.rows import Rows, Text
 from armdlab.samples import Diversity, Share, diversity, judge, novelty, validity, write_tales
-from armdlab.tale_evaluation import excess_nats, tale_report
+from armdlab.scores import Figure
+from armdlab.tale_evaluation import Excess, excess_nats, tale_report
 from armdlab.tale_figures import tale_table
 from armdlab.tokenization import Tokenizer
 from armdlab.training import Plan, Training, load_plan
@@ -229,6 +232,14 @@ def test_an_excess_states_its_conditions(nap, tokenizer, corpus, trained):
         rf"rows of {N}\)"
     )
     assert re.fullmatch(rf"-?\d\.\d{{3}} \+- \d\.\d{{3}} {tail}", str(found))
+
+
+@pytest.mark.parametrize("figure", [Figure, Excess, Generated])
+def test_a_class_of_figures_says_of_which_weights_it_is(figure):
+    """Peers mix raw and averaged weights; here there are raw ones alone, so it stands once and not in every line."""
+    said = " ".join(inspect.getdoc(figure).split())
+    assert "last step" in said
+    assert "no average" in said
 
 
 # --------------------------------------------------------------------------------------------- what is written

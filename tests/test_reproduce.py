@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from armdlab import AR, GenerationOrder, generate, reproduce
+from armdlab import AR, GenerationOrder, generate, generative, load, reproduce
 from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum
@@ -22,6 +22,7 @@ from armdlab.networks import SIZES, fresh
 from armdlab.objectives import nll
 from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
+from armdlab.samples import validity
 from armdlab.sampling import seeded
 from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
@@ -108,6 +109,27 @@ def test_a_generative_figure_is_kept_whole_for_one_writer_and_one_judge(runs, tm
     assert measured("armd_0", generated, writer, other, n_samples=2) != first
     assert measured("ar_0", generated, other, judge, n_samples=2) != first
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_of_a_writer_of_tales_a_generative_figure_says_what_the_grammar_says_exactly(runs, monkeypatch, tmp_path):
+    """On the tales corpus the truth is known, so it stands beside what a judge thinks."""
+    armd, texts = load("tales"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(generative, "validity", lambda samples: texts.extend(samples) or validity(samples))
+        found = generated(armd, load("tales_ar"), streams=4, n_samples=8)
+    assert found.tales == validity(texts)
+    assert found.tales.parses.whole == len(texts) == 8
+    assert not any("<|endoftext|>" in text for text in texts)
+    assert f" of the texts differ; by the grammar of tales {found.tales.shares}. Judge: AR of" in str(found)
+    measured = Measured(tmp_path)
+    kept = [measured("tales", generated, armd, load("tales_ar"), streams=8, n_samples=8) for _ in range(2)]
+    assert kept[0].tales.violations
+    assert kept[1] is not kept[0]
+    assert kept[1] == kept[0]
+    for other in (replace(armd, card=armd.card | {"layout": "running"}), runs["ar_0"]):
+        unknown = generated(other, runs["judge"], n_samples=1, length=8)
+        assert unknown.tales is None
+        assert "grammar" not in str(unknown)
 
 
 def test_a_judge_with_another_tokenizer_reads_the_text_again(runs, budget, tmp_path):
