@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from armdlab.baselines import BlockDiffusion
 from armdlab.capture import FixedSteps
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
+from armdlab.inference import evaluating
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
 from armdlab.model import ARMD, CHUNK, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -293,7 +293,7 @@ def _walk_uncached(
         if not wanted.any():
             continue
         at, at_rows, given = at[..., wanted], at_rows[:, wanted], given[:, wanted]
-        with _evaluating(model):
+        with evaluating(model):  # the caller may train between two steps
             logits = model(seen.clamp(min=0), order)  # tokens behind do not matter to a model that is strictly causal
         rows = torch.arange(len(seen), device=device).unsqueeze(-1)
         chosen, log_probs = choose(logits[rows, at_rows], given)
@@ -373,16 +373,3 @@ def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:
             rows = ranks - targeted
         yield _Call(slice(fed, start), slice(targeted, stop), ranks, rows, some_given, sees)
         targeted, fed = stop, start
-
-
-@contextmanager
-def _evaluating(model: Transformer) -> Iterator[None]:
-    """Switch dropout off for one call; the caller may train between two steps."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()

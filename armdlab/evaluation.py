@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.curriculum import seeded
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
@@ -91,29 +91,18 @@ def likelihood(
         whole, rest = whole_rows(text, length), rest[:0]
     with evaluating(model) as device:
         sums = [
-            nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double().sum(-1).cpu()
+            nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double().sum(-1)
             for start, batch in _batches(whole, batch_size)
         ]
         sums = torch.cat(sums) if sums else torch.empty(0, dtype=torch.float64)
         total = float(sums.sum())
         if len(rest):
             fitting = GenerationOrder.strided(len(rest), max(s for s in range(1, streams + 1) if len(rest) % s == 0))
-            total += float(nll(model, rest[None].to(device), fitting, "sum").double())
+            total += float(nll(model, rest[None].to(device), fitting, "sum"))
     n_tokens = whole.numel() + len(rest)
     error = float(sums.std() / length / math.sqrt(n_whole)) if n_whole > 1 else math.nan
     per_character = total / text.n_characters * len(text.ids) / n_tokens if text.n_characters else math.nan
     return Likelihood(total / n_tokens, error, n_tokens, length, said, **how, nats_per_character=per_character)
-
-
-@contextmanager
-def evaluating(model: Transformer) -> Iterator[torch.device]:
-    """Switch dropout off for the while, and say on which device the model is."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield model.bos.device
-    finally:
-        model.train(was_training)
 
 
 def precision_of(model: Transformer) -> str:
@@ -156,12 +145,12 @@ def row_nats(model: Transformer, rows: Rows, order: GenerationOrder, batch_size:
     found = []
     with evaluating(model) as device:
         for i, batch in enumerate(rows.batches(batch_size)):
-            tokens, part = batch.to(device), order.rows(i * batch_size, (i + 1) * batch_size).to(device)
-            nats = nll(model, tokens, part, "none").double()
-            is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, part)
-            is_end = is_text & (tokens == rows.end_of_text)
+            part = order.rows(i * batch_size, (i + 1) * batch_size).to("cpu")
+            nats = nll(model, batch.to(device), part, "none").cpu().double()  # MPS has no float64
+            is_text, is_paid = rows.is_text(batch), rows.is_paid(batch, part)
+            is_end = is_text & (batch == rows.end_of_text)
             columns = (nats * is_text, nats * (is_paid & ~is_text), is_text.double(), is_end.double())
-            found.append(torch.stack([column.sum(-1) for column in columns]).cpu())
+            found.append(torch.stack([column.sum(-1) for column in columns]))
     return tuple(torch.cat(found, -1))
 
 
@@ -247,7 +236,7 @@ def bounds_of_rows(
             for start, batch in _batches(rows, batch_size):
                 part = masking.rows(start, start + batch_size)
                 nats = diffusion_bound(model, batch.to(device), part, reduction="none")
-                sums[start : start + len(batch)] += nats.double().cpu() / samples
+                sums[start : start + len(batch)] += nats.cpu().double() / samples
     return sums
 
 
@@ -318,8 +307,8 @@ def any_order(
         for k in range(n_orders):
             order = GenerationOrder.random(length, batch_size=len(rows), generator=seeded(seed, k))
             for start, batch in _batches(rows, batch_size):
-                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double()
-                logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
+                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double()
+                logs[k, start : start + len(batch)] = -nats.sum(-1)
     counts = n_text_tokens(text, rows)
     mean, error = ratio_of_sums(math.log(n_orders) - logs.logsumexp(0), counts)
     at_most, bound_error = ratio_of_sums(-logs.mean(0), counts)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from armdlab.decoding import DecodeStep, decode_steps, given_tokens
 from armdlab.engine import Engine
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 
@@ -357,8 +358,10 @@ class Recorder:
         model, trace = getattr(self.model, "model", self.model), self.trace
         if self.how.get("gate") or hasattr(model, "block_size") or model.bos.device.type == "meta":
             return trace
-        tokens = torch.tensor([self.ids], device=model.bos.device).clamp(min=0)  # what was never made comes behind
-        log_p = model(tokens, self._order(torch.tensor([piece is not None for piece in self.given])))[0].log_softmax(-1)
+        tokens = torch.tensor([self.ids]).clamp(min=0).to(model.bos.device)  # what was never made comes behind
+        order = self._order(torch.tensor([piece is not None for piece in self.given]))
+        with evaluating(model):
+            log_p = model(tokens, order)[0].log_softmax(-1)
         steps = tuple(
             Step(step.elapsed, tuple(self._among(made, log_p[made.position], n) for made in step.made))
             for step in self.done

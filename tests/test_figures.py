@@ -108,6 +108,13 @@ def test_a_picture_is_saved_as_png(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_leak_matrix_is_read_without_dropout_and_leaves_a_model_in_training():
+    model = tiny(ARMD, dropout=0.5).train()
+    while_training = figures.leak_matrix(model, random_tokens(model, 1, 6), ORDER)
+    assert model.training
+    assert torch.equal(while_training, figures.leak_matrix(model.eval(), random_tokens(model, 1, 6), ORDER))
+
+
 def test_leak_matrix_is_zero_exactly_where_causality_demands_it():
     tokens = random_tokens(tiny(ARMD), 1, 6)
     blocks = ORDER.blocks_in_text_order

@@ -27,6 +27,7 @@ LAYERS = {
     "baselines": {"orders", "masks", "model"},
     "objectives": {"orders", "masks", "model", "baselines"},
     "curriculum": {"orders"},
+    "inference": {"model"},
     "packing": {"model"},
     "engine": {"orders", "masks", "model", "baselines", "packing"},
     "capture": {"masks", "engine"},
@@ -39,6 +40,7 @@ LAYERS = {
         "masks",
         "model",
         "baselines",
+        "inference",
         "engine",
         "capture",
         "sampling",
@@ -47,7 +49,7 @@ LAYERS = {
         "gated",
     },
     "attention_maps": {"orders", "model"},
-    "infilling": {"orders", "curriculum", "model", "objectives", "sampling", "steps"},
+    "infilling": {"orders", "curriculum", "model", "inference", "objectives", "sampling", "steps"},
     "tokenization": {"checkpoints"},
     "grammar": set(),
     "tales": {"grammar"},
@@ -56,7 +58,7 @@ LAYERS = {
     "corpora": {"tales", "rows", "tokenization"},
     "samples": {"orders", "curriculum", "model", "decoding", "tokenization", "tales"},
     "scores": set(),
-    "evaluation": {"orders", "curriculum", "model", "baselines", "objectives", "rows", "scores"},
+    "evaluation": {"orders", "curriculum", "model", "inference", "baselines", "objectives", "rows", "scores"},
     "tale_evaluation": {"orders", "model", "baselines", "rows", "tokenization", "tales", "samples", "evaluation"},
     "processes": set(),
     "plans": {"curriculum", "checkpoints"},
@@ -85,6 +87,7 @@ LAYERS = {
         "trained",
     },
     "generative": {
+        "inference",
         "orders",
         "model",
         "baselines",
@@ -112,7 +115,7 @@ LAYERS = {
         "budgets",
         "trained",
     },
-    "traces": {"orders", "model", "engine", "decoding"},
+    "traces": {"orders", "model", "inference", "engine", "decoding"},
 }
 # For notebooks and the terminal: nothing imports them.
 FRONT = {

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 
 import pytest
@@ -153,3 +154,12 @@ def test_a_trace_that_no_run_could_leave_is_refused():
 
 def test_json_is_strict():
     json.loads(recorded().to_json(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_model_in_training_is_recorded_with_the_alternatives_that_it_drew_from():
+    model = tiny(ARMD, dropout=0.5).train()
+    trace = record(model, Letters(), length=N, seed=1)
+    assert model.training
+    for made in (made for step in trace.steps for made in step.made):
+        named = dict(made.others)
+        assert named.get(made.piece, math.exp(made.log_prob)) == pytest.approx(math.exp(made.log_prob), abs=1e-6)
