@@ -107,7 +107,7 @@ def decode_steps(
     tokens, own_order = given_tokens(length, prompt, known, batch_size), order
     _check_way(model, engine, verify, gate, own_order)
     if order is None:
-        order = _default_order(tokens != UNKNOWN, streams)
+        order = default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
         raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")
     if (tokens >= model.config.vocab_size).any() or (tokens < UNKNOWN).any():
@@ -191,7 +191,8 @@ def _check_way(
         raise ValueError(f"{name} finds its own order among streams; leave order={order} out")
 
 
-def _default_order(is_known: Tensor, streams: int) -> GenerationOrder:
+def default_order(is_known: Tensor, streams: int) -> GenerationOrder:
+    """The order that `decode_steps` walks along where it is given none: bool (B, N) is read first, then S streams."""
     if not is_known.any():
         return GenerationOrder.strided(is_known.shape[-1], streams)
     if is_known.all():

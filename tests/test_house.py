@@ -115,7 +115,8 @@ LAYERS = {
         "budgets",
         "trained",
     },
-    "traces": {"orders", "model", "inference", "engine", "decoding"},
+    "animation": set(),
+    "traces": {"orders", "model", "inference", "engine", "decoding", "animation"},
 }
 # For notebooks and the terminal: nothing imports them.
 FRONT = {
