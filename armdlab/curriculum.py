@@ -7,12 +7,14 @@ First to read, then to jump, then to write in parallel: left to right, then a gr
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from armdlab.counts import is_whole
 from armdlab.orders import GenerationOrder
 
 FOREVER = 10**12  # steps
@@ -255,12 +257,17 @@ def known_around_spans(length: int, batch_size: int, generator: torch.Generator)
 def seeded(*numbers: int) -> torch.Generator:
     """A CPU generator whose stream depends on all of the numbers, and on nothing else.
 
+    Raises:
+        ValueError: if one of them is no whole number.
+
     >>> int(torch.randint(100, (), generator=seeded(1, 2))) == int(torch.randint(100, (), generator=seeded(1, 2)))
     True
     """
     state = 0
     for number in numbers:  # splitmix64: neighbouring steps get streams that have nothing in common
-        state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        if not is_whole(number):
+            raise ValueError(f"seed={number!r} must be a whole number; choose one, such as 0")
+        state = (state ^ operator.index(number)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.capture import FixedSteps
+from armdlab.counts import at_least_one
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
 from armdlab.inference import evaluating
@@ -148,13 +150,22 @@ def given_tokens(
     length: int, prompt: Tensor | Sequence | None, known: Tensor | Sequence | None, batch_size: int
 ) -> Tensor:
     """What is known before decoding: int64 (B, N) on the CPU, -1 where a token is to be generated."""
-    for name, value in (("length", length), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+    length, batch_size = at_least_one("length", length), at_least_one("batch_size", batch_size)
     if prompt is not None and known is not None:
         raise ValueError("prompt and known are both given; put the prompt into known, with -1 at what to generate")
     name, given = ("prompt", prompt) if known is None else ("known", known)
-    given = torch.full((length,), UNKNOWN) if given is None else torch.as_tensor(given).cpu()
+    if isinstance(given, str):
+        raise ValueError(
+            f"{name}={reprlib.repr(given)} is text, and token ids are wanted; give what tokenizer.encode makes of it"
+        )
+    try:
+        given = torch.full((length,), UNKNOWN) if given is None else torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):  # torch's sentences name neither argument nor rule
+        raise ValueError(
+            f"{name}={reprlib.repr(given)} holds something else than whole numbers, or rows of several lengths; give "
+            "token ids, (n,) or (B, n), rows of several lengths one by one"
+        ) from None
+    given = given.cpu()
     if given.numel() == 0 and name == "prompt":
         given = given.long()
     if given.dim() not in (1, 2) or given.is_floating_point() or given.dtype == torch.bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
+from armdlab.counts import at_least_one
 from armdlab.curriculum import seeded
 from armdlab.inference import evaluating
 from armdlab.model import Transformer
@@ -319,6 +320,7 @@ def any_order(
 
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     """Neighbouring rows, with the number of the first."""
+    size = at_least_one("batch_size", size)
     return ((start, rows[start : start + size]) for start in range(0, len(rows), size))
 
 

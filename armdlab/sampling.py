@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from armdlab.counts import seed_for_torch
 from armdlab.orders import UNKNOWN
+
+TINY = 1e-200  # divided by less, a logit of float32 could leave the numbers of float64
 
 
 class Sampler:
@@ -49,7 +52,7 @@ class Sampler:
         if seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(seed_for_torch(seed))
 
     @property
     def keeps_all(self) -> bool:
@@ -100,6 +103,8 @@ class Sampler:
         logits = logits.to(self.device, torch.float64)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        if self.temperature < TINY:  # not elsewhere: the last digits of what is drawn from would change
+            logits = logits - logits.amax(-1, keepdim=True)
         kept = self.truncate((logits if self.temperature == 1 else logits / self.temperature).softmax(-1))
         return kept if self.keeps_all else kept / kept.sum(-1, keepdim=True)
 

@@ -135,6 +135,12 @@ def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
         lab.start("99")
 
 
+def test_start_names_the_device_of_lessons_whatever_else_is_there(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    lab.start("01")
+    assert f"device {lab.load('tales').model.bos.device}, seed 0" in capsys.readouterr().out
+
+
 def test_a_guess_is_answered_with_its_reason():
     assert repr(lab.predict("mask-alone", guess="a")).startswith("You said **a**; it is **b**: in a transformer")
     assert repr(lab.predict("mask-alone", guess="b")).startswith("You said **b**, and so it is: ")
