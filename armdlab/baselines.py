@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from armdlab.counts import at_least_one
 from armdlab.masks import ALL_VISIBLE, Mask, Masks
 from armdlab.model import ARMD, ARMDConfig, Transformer, attend, causal_layer
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -54,10 +55,9 @@ class BlockDiffusion(Transformer):
     settings = ("block_size",)
 
     def __init__(self, config: ARMDConfig, block_size: int | None) -> None:
-        if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
-            raise ValueError(f"block_size={block_size!r} must be a whole number of at least 1")
+        size = config.max_length if block_size is None else at_least_one("block_size", block_size)
         super().__init__(config)
-        self.block_size = block_size or config.max_length
+        self.block_size = size
         self.mask = nn.Parameter(torch.zeros(config.d_model))
         nn.init.normal_(self.mask, std=0.02)
 

@@ -173,11 +173,15 @@ def _fetch(source: str, name: str, hub: dict[str, Any]) -> Path:
     try:
         return Path(hf_hub_download(repo_id=source, filename=name, **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"{source} is no folder here and could not be read from the Hub ({reason}); "
+            f"{source} is no folder here and could not be read from the Hub ({first_line(error)}); "
             "check the path, or train a model by `armdlab train --out DIR`"
         ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind, where it has no words."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def step_of(path: Path) -> int | None:

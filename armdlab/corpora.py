@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from armdlab import tales
+from armdlab.checkpoints import first_line
 from armdlab.detokenization import RULES, Rules, detokenized
 from armdlab.rows import Rows, Text
 from armdlab.tokenization import Tokenizer
@@ -272,7 +273,7 @@ def documents(path: Path) -> Iterator[str]:
     try:
         rows = datasets.load_dataset(builders[path.suffix], data_files=str(path), split="train", **_options(path))
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix}: {_first_line(error.__cause__ or error)}") from None
+        raise ValueError(f"{path} cannot be read as {path.suffix}: {first_line(error.__cause__ or error)}") from None
     texts = (text for text in rows[_text_column(rows, path)] if text and text.strip())
     yield from _stretches(texts) if builders[path.suffix] == "text" else texts
 
@@ -334,9 +335,10 @@ def _split(texts: Iterable[str], validation: float, seed: int, name: str) -> Dat
             f"{name} holds {len(unique)} document(s); at least 2 are needed, one to train on and one to hold out: "
             f"give more text (a .txt is cut at ends of paragraphs or lines, every {DOCUMENT_CHARACTERS:,} characters)"
         )
-    wanted, held_out = validation * sum(map(len, unique)), []
-    while len(unique) > 1 and (not held_out or sum(map(len, held_out)) + len(unique[-1]) / 2 < wanted):
+    wanted, held_out, n_held_out = validation * sum(map(len, unique)), [], 0
+    while len(unique) > 1 and (not held_out or n_held_out + len(unique[-1]) / 2 < wanted):
         held_out.append(unique.pop())
+        n_held_out += len(held_out[-1])
     return DatasetDict(train=Dataset.from_dict({"text": unique}), validation=Dataset.from_dict({"text": held_out}))
 
 
@@ -347,7 +349,7 @@ def _from_hub(name: str, validation: float, seed: int) -> DatasetDict:
         loaded = _loaded(repository, configuration)
     except Exception as error:
         raise FileNotFoundError(
-            f"data set {name} could not be loaded: {_first_line(error)}; check the name and the network"
+            f"data set {name} could not be loaded: {first_line(error)}; check the name and the network"
         ) from None
     part = loaded[next(iter(loaded))]
     column = _text_column(part, f"data set {name}")
@@ -401,7 +403,3 @@ def _text_column(rows: Dataset, where: object) -> str:
         return "text" if "text" in strings else strings[0]
     found = ", ".join(f"{name} ({getattr(feature, 'dtype', 'nested')})" for name, feature in rows.features.items())
     raise ValueError(f"{where} has the columns {found}; rename the one that holds the text to text, as strings")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

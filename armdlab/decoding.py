@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.capture import FixedSteps
+from armdlab.counts import at_least_one
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
+from armdlab.inference import evaluating
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
 from armdlab.model import ARMD, CHUNK, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -107,7 +109,7 @@ def decode_steps(
     tokens, own_order = given_tokens(length, prompt, known, batch_size), order
     _check_way(model, engine, verify, gate, own_order)
     if order is None:
-        order = _default_order(tokens != UNKNOWN, streams)
+        order = default_order(tokens != UNKNOWN, streams)
     elif streams != 1:
         raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")
     if (tokens >= model.config.vocab_size).any() or (tokens < UNKNOWN).any():
@@ -148,13 +150,22 @@ def given_tokens(
     length: int, prompt: Tensor | Sequence | None, known: Tensor | Sequence | None, batch_size: int
 ) -> Tensor:
     """What is known before decoding: int64 (B, N) on the CPU, -1 where a token is to be generated."""
-    for name, value in (("length", length), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+    length, batch_size = at_least_one("length", length), at_least_one("batch_size", batch_size)
     if prompt is not None and known is not None:
         raise ValueError("prompt and known are both given; put the prompt into known, with -1 at what to generate")
     name, given = ("prompt", prompt) if known is None else ("known", known)
-    given = torch.full((length,), UNKNOWN) if given is None else torch.as_tensor(given).cpu()
+    if isinstance(given, str):
+        raise ValueError(
+            f"{name}={reprlib.repr(given)} is text, and token ids are wanted; give what tokenizer.encode makes of it"
+        )
+    try:
+        given = torch.full((length,), UNKNOWN) if given is None else torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):  # torch's sentences name neither argument nor rule
+        raise ValueError(
+            f"{name}={reprlib.repr(given)} holds something else than whole numbers, or rows of several lengths; give "
+            "token ids, (n,) or (B, n), rows of several lengths one by one"
+        ) from None
+    given = given.cpu()
     if given.numel() == 0 and name == "prompt":
         given = given.long()
     if given.dim() not in (1, 2) or given.is_floating_point() or given.dtype == torch.bool:
@@ -191,7 +202,8 @@ def _check_way(
         raise ValueError(f"{name} finds its own order among streams; leave order={order} out")
 
 
-def _default_order(is_known: Tensor, streams: int) -> GenerationOrder:
+def default_order(is_known: Tensor, streams: int) -> GenerationOrder:
+    """The order that `decode_steps` walks along where it is given none: bool (B, N) is read first, then S streams."""
     if not is_known.any():
         return GenerationOrder.strided(is_known.shape[-1], streams)
     if is_known.all():
@@ -293,7 +305,7 @@ def _walk_uncached(
         if not wanted.any():
             continue
         at, at_rows, given = at[..., wanted], at_rows[:, wanted], given[:, wanted]
-        with _evaluating(model):
+        with evaluating(model):  # the caller may train between two steps
             logits = model(seen.clamp(min=0), order)  # tokens behind do not matter to a model that is strictly causal
         rows = torch.arange(len(seen), device=device).unsqueeze(-1)
         chosen, log_probs = choose(logits[rows, at_rows], given)
@@ -373,16 +385,3 @@ def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:
             rows = ranks - targeted
         yield _Call(slice(fed, start), slice(targeted, stop), ranks, rows, some_given, sees)
         targeted, fed = stop, start
-
-
-@contextmanager
-def _evaluating(model: Transformer) -> Iterator[None]:
-    """Switch dropout off for one call; the caller may train between two steps."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
+from armdlab.counts import at_least_one
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
@@ -93,7 +94,7 @@ def likelihood(
     with evaluating(model) as device:
         sums = torch.cat(
             [
-                nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double().sum(-1).cpu()
+                nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double().sum(-1)
                 for rows, order in zip(parts, orders, strict=True)
                 for start, batch in _batches(rows, batch_size)
             ]
@@ -101,17 +102,6 @@ def likelihood(
     mean, error = ratio_of_sums(sums, torch.cat([n_text_tokens(text, rows) for rows in parts]))
     per_character = float(sums.sum()) / text.n_characters if text.n_characters else math.nan
     return Likelihood(mean, error, len(text.ids), length, said, **how, nats_per_character=per_character)
-
-
-@contextmanager
-def evaluating(model: Transformer) -> Iterator[torch.device]:
-    """Switch dropout off for the while, and say on which device the model is."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield model.bos.device
-    finally:
-        model.train(was_training)
 
 
 def precision_of(model: Transformer) -> str:
@@ -154,12 +144,12 @@ def row_nats(model: Transformer, rows: Rows, order: GenerationOrder, batch_size:
     found = []
     with evaluating(model) as device:
         for i, batch in enumerate(rows.batches(batch_size)):
-            tokens, part = batch.to(device), order.rows(i * batch_size, (i + 1) * batch_size).to(device)
-            nats = nll(model, tokens, part, "none").double()
-            is_text, is_paid = rows.is_text(tokens), rows.is_paid(tokens, part)
-            is_end = is_text & (tokens == rows.end_of_text)
+            part = order.rows(i * batch_size, (i + 1) * batch_size).to("cpu")
+            nats = nll(model, batch.to(device), part, "none").cpu().double()  # MPS has no float64
+            is_text, is_paid = rows.is_text(batch), rows.is_paid(batch, part)
+            is_end = is_text & (batch == rows.end_of_text)
             columns = (nats * is_text, nats * (is_paid & ~is_text), is_text.double(), is_end.double())
-            found.append(torch.stack([column.sum(-1) for column in columns]).cpu())
+            found.append(torch.stack([column.sum(-1) for column in columns]))
     return tuple(torch.cat(found, -1))
 
 
@@ -245,7 +235,7 @@ def bounds_of_rows(
             for start, batch in _batches(rows, batch_size):
                 part = masking.rows(start, start + batch_size)
                 nats = diffusion_bound(model, batch.to(device), part, reduction="none")
-                sums[start : start + len(batch)] += nats.double().cpu() / samples
+                sums[start : start + len(batch)] += nats.cpu().double() / samples
     return sums
 
 
@@ -328,13 +318,14 @@ def _log_chances(model: Transformer, rows: Tensor, n_orders: int, batch_size: in
         for k in range(n_orders):
             order = GenerationOrder.random(N, batch_size=R, generator=seeded(seed, k))
             for start, batch in _batches(rows, batch_size):
-                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").double()
-                logs[k, start : start + len(batch)] = -nats.sum(-1).cpu()
+                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double()
+                logs[k, start : start + len(batch)] = -nats.sum(-1)
     return logs
 
 
 def _batches(rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     """Neighbouring rows, with the number of the first."""
+    size = at_least_one("batch_size", size)
     return ((start, rows[start : start + size]) for start in range(0, len(rows), size))
 
 

@@ -21,7 +21,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
+from armdlab.inference import evaluating
 from armdlab.masks import causal_mask, strictly_causal_mask
+from armdlab.model import Transformer
 from armdlab.orders import GenerationOrder
 
 # Okabe and Ito's palette: told apart by colour-blind eyes, too
@@ -252,7 +254,7 @@ def log_scale(axes: Axes, which: str) -> None:
     axis.set_minor_formatter("")
 
 
-def leak_matrix(model: torch.nn.Module, tokens: Tensor, order: GenerationOrder) -> Tensor:
+def leak_matrix(model: Transformer, tokens: Tensor, order: GenerationOrder) -> Tensor:
     """How far each output moves when each token is changed: float (N, N), at [changed token, output].
 
     Args:
@@ -260,9 +262,8 @@ def leak_matrix(model: torch.nn.Module, tokens: Tensor, order: GenerationOrder) 
         tokens: int64 (1, N).
         order: the order under which it predicts.
     """
-    device = next(model.parameters()).device
-    tokens, order = tokens.to(device), order.to(device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model) as device:
+        tokens, order = tokens.to(device), order.to(device)
         before, rows = model(tokens, order), []
         for p in range(tokens.shape[1]):
             changed = tokens.clone()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from armdlab.checkpoints import PLAN, differences, read_json
 from armdlab.trained import CARD
+
+T = TypeVar("T")
 
 
 def refuse_taken(out: Path) -> None:
@@ -23,6 +26,23 @@ def refuse_taken(out: Path) -> None:
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"{out} cannot be made, for {there} is no folder that takes files; choose another --out")
+
+
+def recipe_in(out: Path, card: Mapping[str, Any], kind: type[T]) -> T:
+    """The recipe that a card tells of.
+
+    Args:
+        out: the folder of the card.
+        card: what it holds.
+        kind: the class of recipes; what this version of it does not know is left out.
+
+    Raises:
+        ValueError: if the card tells of none.
+    """
+    if "recipe" not in card:
+        raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
+    known = {item.name for item in fields(kind)}
+    return kind(**{name: value for name, value in card["recipe"].items() if name in known})
 
 
 def refuse_another(out: Path, name: str, told: Mapping[str, Any], found: Mapping[str, Any]) -> None:

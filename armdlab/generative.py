@@ -16,7 +16,8 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.corpora import is_tales
 from armdlab.decoding import decode_steps
-from armdlab.evaluation import evaluating, precision_of, strided_in_words
+from armdlab.evaluation import precision_of, strided_in_words
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import GenerationOrder
@@ -226,7 +227,7 @@ def _judged(judge: Lab, rows: list[Tensor], batch_size: int = 16) -> tuple[Tenso
         for parts in by_length.values():
             for start in range(0, len(parts), batch_size):
                 members, texts = zip(*parts[start : start + batch_size], strict=True)
-                nats = nll(judge.model, torch.stack(texts).to(device), None, "none").double().sum(-1).cpu()
+                nats = nll(judge.model, torch.stack(texts).to(device), None, "none").cpu().double().sum(-1)
                 sums.index_add_(0, torch.tensor(members), nats)
     return sums, torch.tensor([len(row) for row in rows], dtype=torch.float64)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.objectives import nll
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -125,17 +126,18 @@ def _surest_steps(
     model: Transformer, tokens: Tensor, streams: int, choose: Sampler, words: Tensor | None
 ) -> Iterator[DecodeStep]:
     started, device = time.perf_counter(), model.bos.device
-    text, given = tokens.clone().to(device), words if words is None else words.to(device)
+    text, given = tokens.clone().to(device), words if words is None else words.cpu()
     blocks, known = [], tokens != UNKNOWN
-    while (waiting := (text == UNKNOWN).nonzero().squeeze(-1).cpu()).numel():
-        log_p = _predicted(model, text, known, [*blocks, waiting])
+    while (waiting := (text == UNKNOWN).cpu().nonzero().squeeze(-1)).numel():
+        log_p = _predicted(model, text, known, [*blocks, waiting], choose.device)
         surest = log_p[waiting].amax(-1).topk(min(streams, len(waiting))).indices.sort().values.cpu()
         at = waiting[surest]
         if len(at) < len(waiting):
             later = waiting[~torch.isin(waiting, at)]
-            log_p = _predicted(model, text, known, [*blocks, at, later])
+            log_p = _predicted(model, text, known, [*blocks, at, later], choose.device)
         chosen, log_probs = choose(log_p[at], None if given is None else given[at])
-        text[at], blocks = chosen, [*blocks, at]
+        chosen, blocks = chosen.to(device), [*blocks, at]
+        text[at.to(device)] = chosen
         yield DecodeStep(at, chosen[None], log_probs[None], seconds_since(started, device))
 
 
@@ -150,7 +152,9 @@ def order_of_steps(known: Tensor, steps: Sequence[Sequence[int]]) -> GenerationO
     return GenerationOrder(given + [position for step in steps for position in step], blocks)
 
 
-def _predicted(model: Transformer, text: Tensor, known: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """Log-probabilities (N, V) where these blocks follow what is known."""
+def _predicted(model: Transformer, text: Tensor, known: Tensor, blocks: Sequence[Tensor], to: torch.device) -> Tensor:
+    """Log-probabilities float64 (N, V) where these blocks follow what is known, where chance is drawn."""
     order = order_of_steps(known, [block.tolist() for block in blocks])
-    return model(text.clamp(min=0).unsqueeze(0), order.to(text.device))[0].double().log_softmax(-1)
+    with evaluating(model):
+        logits = model(text.clamp(min=0).unsqueeze(0), order)[0]
+    return logits.to(to).double().log_softmax(-1)

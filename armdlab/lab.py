@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType
 import torch
 
 from armdlab.checks import Verdict
+from armdlab.counts import seed_for_torch
 from armdlab.questions import QUESTIONS
 from armdlab.trained import Lab, load
 
@@ -52,13 +53,13 @@ def start(lesson: str, *, seed: int = 0) -> None:
         seed: of torch's global stream of chance.
 
     Raises:
-        ValueError: if there is no such lesson.
+        ValueError: if there is no such lesson, or the seed is none that torch takes.
     """
     if lesson not in LESSONS:
         raise ValueError(f"lesson={lesson!r} does not exist; choose one of {', '.join(LESSONS)}")
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_for_torch(seed))
     _show_views_in_colab()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = inspect.signature(load).parameters["device"].default  # where lessons put their models
     versions = f"armdlab {version('armdlab')}, torch {torch.__version__}, Python {platform.python_version()}"
     print(f"Lesson {lesson}, {LESSONS[lesson]}\n{versions}, device {device}, seed {seed}")
 

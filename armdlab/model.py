@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from armdlab.checkpoints import Checkpointed
+from armdlab.counts import at_least_one
 from armdlab.masks import Mask, Masks
 from armdlab.orders import GenerationOrder
 
@@ -61,9 +62,7 @@ class ARMDConfig:
         if self.n_two_stream is None:
             self.n_two_stream = max(1, self.n_layer // 2)
         for name in ("vocab_size", "max_length", "n_layer", "n_head", "d_model", "n_two_stream", "d_position"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+            setattr(self, name, at_least_one(name, getattr(self, name)))
         if self.n_two_stream > self.n_layer:
             raise ValueError(
                 f"n_two_stream={self.n_two_stream} is more than n_layer={self.n_layer}; choose 1 to {self.n_layer}"

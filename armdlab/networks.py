@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from armdlab.baselines import AR, MDLM, BlockDiffusion
+from armdlab.counts import seed_for_torch
 from armdlab.model import ARMD, ARMDConfig, Transformer
 from armdlab.trained import Lab
 
@@ -23,8 +24,11 @@ def fresh(model: str, config: ARMDConfig, *, block_size: int, seed: int) -> Tran
         config: its sizes.
         block_size: tokens in a block of block diffusion.
         seed: of the weights.
+
+    Raises:
+        ValueError: if the seed is none that torch takes.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_for_torch(seed))
     return BlockDiffusion(config, block_size) if model == "block" else MODELS[model](config)
 
 

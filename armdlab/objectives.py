@@ -82,7 +82,7 @@ def weighted_nll(
     gamma: Tensor,
     reduction: Reduction = "token_mean",
 ) -> Tensor:
-    """The training loss of ARMD: nats of each token, weighted by its block (ARMD, eq. 2).
+    """Nats of each token, weighted by its block (ARMD, eq. 2); the lab trains with gamma = 1 (`costs.nats_to_learn`).
 
     Args:
         model: what predicts.
@@ -176,9 +176,9 @@ class Masking:
         block_of = torch.arange(length) // block_size
         sizes = torch.full((-(-length // block_size),), block_size)
         sizes[-1] = length - (len(sizes) - 1) * block_size
-        n = n_rows * len(sizes)
+        n, shape = n_rows * len(sizes), (n_rows, len(sizes))
         chance = {"dtype": torch.float64, "generator": generator}
-        time = (torch.rand((), **chance) + torch.arange(n, dtype=torch.float64) / n).remainder(1).view(n_rows, -1)
+        time = (torch.rand((), **chance) + torch.arange(n, dtype=torch.float64) / n).remainder(1).view(shape)
         n_masked = (time * sizes).long().clamp(max=sizes - 1) + 1  # (B, blocks)
         by_chance = (torch.rand(n_rows, length, **chance) + block_of).argsort(-1)  # each block's positions, shuffled
         rank = by_chance.argsort(-1) - block_of * block_size  # in its block

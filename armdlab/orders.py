@@ -13,6 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from armdlab.counts import at_least_one, is_whole
+
 UNKNOWN = -1  # where tokens are given: this position is still to be generated
 
 
@@ -63,7 +65,7 @@ class GenerationOrder:
         >>> GenerationOrder.left_to_right(4).positions.tolist()
         [0, 1, 2, 3]
         """
-        ranks = torch.arange(_at_least_one("length", length))
+        ranks = torch.arange(at_least_one("length", length))
         return cls(ranks, ranks)
 
     @classmethod
@@ -99,9 +101,9 @@ class GenerationOrder:
         Raises:
             ValueError: if `count` is no whole number from 0 to `length`.
         """
-        if type(count) is not int or not 0 <= count <= _at_least_one("length", length):
+        if not is_whole(count) or not 0 <= count <= at_least_one("length", length):
             raise ValueError(f"count={count} positions cannot be shuffled; choose 0 to length={length}")
-        rows = _at_least_one("batch_size", 1 if batch_size is None else batch_size)
+        rows = at_least_one("batch_size", 1 if batch_size is None else batch_size)
         # float64 keys: in float32 two keys of a long row collide often enough to favour low positions
         chosen = torch.rand(rows, length, dtype=torch.float64, generator=generator).argsort(-1)[:, :count]
         positions = torch.arange(length).repeat(rows, 1)
@@ -128,8 +130,8 @@ class GenerationOrder:
         >>> order.blocks.tolist()
         [0, 1, 2, 2, 3, 3, 4, 4]
         """
-        _at_least_one("streams", streams)
-        if _at_least_one("length", length) % streams:
+        at_least_one("streams", streams)
+        if at_least_one("length", length) % streams:
             divisors = [s for s in range(1, length + 1) if length % s == 0]
             below, above = [s for s in divisors if s < streams], [s for s in divisors if s > streams]
             nearest = " or ".join(map(str, below[-1:] + above[:1]))
@@ -186,9 +188,9 @@ class GenerationOrder:
         Raises:
             ValueError: if a number is below 1, or `known` has not one boolean for each position.
         """
-        size = _at_least_one("length", length) if block_size is None else block_size
+        size = at_least_one("length", length) if block_size is None else block_size
         rows = 1 if batch_size is None else batch_size
-        _at_least_one("steps", steps), _at_least_one("block_size", size), _at_least_one("batch_size", rows)
+        at_least_one("steps", steps), at_least_one("block_size", size), at_least_one("batch_size", rows)
         block_of = torch.arange(length) // size
         known = torch.zeros(length, dtype=torch.bool) if known is None else torch.as_tensor(known).cpu()
         if known.dtype != torch.bool or known.shape != (length,):
@@ -207,8 +209,8 @@ class GenerationOrder:
         >>> GenerationOrder.blockwise(5, 2).blocks.tolist()
         [0, 0, 1, 1, 2]
         """
-        ranks = torch.arange(_at_least_one("length", length))
-        return cls(ranks, ranks // _at_least_one("size", size))
+        ranks = torch.arange(at_least_one("length", length))
+        return cls(ranks, ranks // at_least_one("size", size))
 
     @classmethod
     def infilling(cls, known: Tensor | Sequence[bool], streams: int = 1) -> GenerationOrder:
@@ -236,7 +238,7 @@ class GenerationOrder:
         if known.dim() == 2:
             return cls.stack([cls.infilling(row, streams) for row in known])
         given, unknown = known.nonzero().squeeze(-1), (~known).nonzero().squeeze(-1)
-        positions, blocks = _interleave(unknown, _at_least_one("streams", streams))
+        positions, blocks = _interleave(unknown, at_least_one("streams", streams))
         ranks = torch.arange(len(given), device=given.device)
         return cls(torch.cat([given, positions]), torch.cat([ranks, blocks + len(given)]))
 
@@ -408,12 +410,6 @@ def _as_int64(name: str, values: Tensor | Sequence[int]) -> Tensor:
     if tensor.dim() not in (1, 2) or tensor.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give at least one token, as (N,) or (B, N)")
     return tensor.long()
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
-    return value
 
 
 def _shorten(values: list[int], most: int = 12) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armdlab.checkpoints import PLAN, read_json
+from armdlab.counts import at_least_one, is_whole
 from armdlab.curriculum import Curriculum
 
 
@@ -59,10 +60,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot be trained."""
-        for name, low in (("steps", 1), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
-        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+        for name in ("steps", "batch_size"):
+            object.__setattr__(self, name, at_least_one(name, getattr(self, name)))
+        if self.micro_batch_size is not None and not (
+            is_whole(self.micro_batch_size) and 1 <= self.micro_batch_size <= self.batch_size
+        ):
             raise ValueError(
                 f"micro_batch_size={self.micro_batch_size} must be from 1 to batch_size={self.batch_size}, or None"
             )

@@ -23,7 +23,7 @@ from armdlab.checkpoints import CONFIG, PLAN, write_json
 from armdlab.curriculum import Curriculum
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
-from armdlab.folders import refuse_another, refuse_taken, saying_what_is_kept
+from armdlab.folders import recipe_in, refuse_another, refuse_taken, saying_what_is_kept
 from armdlab.model import Transformer
 from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
 from armdlab.orders import GenerationOrder
@@ -233,11 +233,7 @@ class Session:
             raise ValueError(
                 f"{out} holds another tokenizer than the one that its model was trained with; restore tokenizer.json"
             )
-        if "recipe" not in lab.card:
-            raise ValueError(f"{out} holds a model without the recipe of its training; train anew into another folder")
-        known = {item.name for item in fields(Recipe)}
-        recipe = Recipe(**{name: value for name, value in lab.card["recipe"].items() if name in known})
-        plan = load_plan(out)
+        recipe, plan = recipe_in(Path(out), lab.card, Recipe), load_plan(out)
         refuse_another(Path(out), PLAN, asdict(recipe.plan), asdict(plan))
         sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout", "block_size")}
         sizes["architecture"] = MODELS[recipe.model].__name__

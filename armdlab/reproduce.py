@@ -21,6 +21,7 @@ from armdlab import corpora
 from armdlab.budgets import Budget
 from armdlab.checkpoints import differences, read_json
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
+from armdlab.folders import recipe_in
 from armdlab.generative import Generated, generated
 from armdlab.measured import Measured
 from armdlab.recipes import VALIDATION_TOKENS, Recipe, Session
@@ -74,7 +75,7 @@ class Runs:
             session = Session.begin(recipe, out, command=self.command)
         else:
             card = read_json(out / CARD)
-            found = Recipe(**card["recipe"])
+            found = recipe_in(out, card, Recipe)
             left_open = [key for key in ("layout", "dropout", "d_position") if getattr(recipe, key) is None]
             chosen = {key: getattr(found, key) for key in left_open}
             asked = replace(recipe, **chosen)

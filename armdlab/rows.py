@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from armdlab.counts import at_least_one
 from armdlab.orders import GenerationOrder
 from armdlab.soft_targets import SoftTargets
 from armdlab.tokenization import Tokenizer
@@ -170,7 +171,7 @@ class Rows:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All rows in their order, as int64 (B, N) of at most `size` rows."""
-        return map(self.pad, torch.arange(len(self)).split(size))
+        return map(self.pad, torch.arange(len(self)).split(at_least_one("batch_size", size)))
 
     def pad(self, rows: Tensor) -> Tensor:
         """The rows of these numbers: int64 (R,) -> (R, N)."""

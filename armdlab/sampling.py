@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
 
+from armdlab.counts import is_whole, seed_for_torch
 from armdlab.orders import UNKNOWN
 
 # What a stream of chance is for: the last number of `seeded`. Another value would change what every seed means.
 ROWS, DROPOUT, FAMILY, CUTS, MASKING, REVEALING, GAPS = 1, 2, 3, 4, 4, 5, 7
+TINY = 1e-200  # divided by less, a logit of float32 could leave the numbers of float64
 
 
 class Sampler:
@@ -52,7 +55,7 @@ class Sampler:
         if seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(seed_for_torch(seed))
 
     @property
     def keeps_all(self) -> bool:
@@ -103,6 +106,8 @@ class Sampler:
         logits = logits.to(self.device, torch.float64)
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        if self.temperature < TINY:  # not elsewhere: the last digits of what is drawn from would change
+            logits = logits - logits.amax(-1, keepdim=True)
         kept = self.truncate((logits if self.temperature == 1 else logits / self.temperature).softmax(-1))
         return kept if self.keeps_all else kept / kept.sum(-1, keepdim=True)
 
@@ -135,12 +140,17 @@ class Sampler:
 def seeded(*numbers: int) -> torch.Generator:
     """A CPU generator whose stream depends on all of the numbers, and on nothing else.
 
+    Raises:
+        ValueError: if one of them is no whole number.
+
     >>> int(torch.randint(100, (), generator=seeded(1, 2))) == int(torch.randint(100, (), generator=seeded(1, 2)))
     True
     """
     state = 0
     for number in numbers:  # splitmix64: neighbouring steps get streams that have nothing in common
-        state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        if not is_whole(number):
+            raise ValueError(f"seed={number!r} must be a whole number; choose one, such as 0")
+        state = (state ^ operator.index(number)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31

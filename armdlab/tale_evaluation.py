@@ -94,7 +94,7 @@ def excess_nats(
         batch_size: rows scored together.
 
     Raises:
-        ValueError: if a text is no tale, `streams` and `order` are both given, or as `corpora.Rows.encode`.
+        ValueError: if a text is no tale, `streams` and `order` are both given, or as `rows.Rows.encode`.
     """
     if order is not None and streams != 1:
         raise ValueError(f"streams={streams} and order={order} both say who is made when; give one of them")

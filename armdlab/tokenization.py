@@ -11,7 +11,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from armdlab.checkpoints import written_whole
+from armdlab.checkpoints import first_line, written_whole
 
 FILE = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -85,7 +85,7 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_pretrained(name)
         except Exception as error:
             raise FileNotFoundError(
-                f"tokenizer {name} could not be read from the Hub ({str(error).splitlines()[0]}); check the name and "
+                f"tokenizer {name} could not be read from the Hub ({first_line(error)}); check the name and "
                 "the network, or give a number, to train one of that many ids"
             ) from None
         return cls._checked(backend, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from armdlab.decoding import DecodeStep, decode_steps, given_tokens
+from armdlab.decoding import DecodeStep, decode_steps, default_order, given_tokens
 from armdlab.engine import Engine
+from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 
@@ -175,7 +175,9 @@ class Trace:
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"this is no trace: JSON ends or breaks at character {error.pos}") from error
+            raise ValueError(
+                f"this is no trace: JSON ends or breaks at character {error.pos}; record the run anew"
+            ) from error
         return cls.from_dict(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,8 +215,9 @@ class Trace:
             )
             given = tuple(None if piece is None else str(piece) for piece in found["given"])
             return cls(dict(found["settings"]), given, tuple(int(lane) for lane in found["lanes"]), steps)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"this trace lacks a part, or one is of the wrong kind: {error}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"holds what no trace does: {error}"
+            raise ValueError(f"this trace {what}; record the run anew") from error
 
     def save(self, path: str | Path) -> None:
         """Write it by its ending: .json, .html (an animation that needs no network), .gif (the same, as a picture).
@@ -251,29 +254,10 @@ class Trace:
         Args:
             milliseconds: for each frame; the last one stays ten times as long.
         """
-        from PIL import Image, ImageDraw, ImageFont
+        from armdlab.animation import gif
 
-        font, width, frames, bottom = ImageFont.load_default(14), 720, [], 0
-        for number in range(len(self.steps) + 1):
-            new = {made.position for made in self.steps[number - 1].made} if number else set()
-            image = Image.new("RGB", (width, 60 + 20 * self.length), "white")  # cut to what is used below
-            draw, x, y = ImageDraw.Draw(image), 8, 28
-            draw.text((8, 6), f"step {number} of {len(self.steps)}", fill="#555555", font=font)
-            for position, piece in enumerate(self.after(number)):
-                shown = "·" if piece is None else piece.replace("\n", " ")
-                wide = draw.textlength(shown, font=font)
-                if x + wide > width - 8:
-                    x, y = 8, y + 20
-                if position in new:
-                    draw.rectangle((x, y, x + wide, y + 18), fill="#F0E442")
-                draw.text((x, y), shown, fill="black", font=font)
-                x += wide
-            frames.append(image)
-            bottom = max(bottom, y + 28)
-        frames = [frame.crop((0, 0, width, bottom)) for frame in frames]
-        out, durations = io.BytesIO(), [milliseconds] * (len(frames) - 1) + [10 * milliseconds]
-        frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-        return out.getvalue()
+        new = [set(), *({made.position for made in step.made} for step in self.steps)]
+        return gif(self.after, new, milliseconds)
 
 
 class Recorder:
@@ -283,7 +267,8 @@ class Recorder:
         model: what writes, as `decode_steps` takes it.
         tokenizer: of the model.
         settings: what people should read about the run.
-        how: arguments of `decode_steps`; one row.
+        length: number of text positions N, whatever is given included.
+        how: other arguments of `decode_steps`; one row.
 
     Raises:
         ValueError: as `decode_steps`; or if there is more than one row.
@@ -294,16 +279,19 @@ class Recorder:
         model: Transformer | Engine,
         tokenizer: Reader,
         settings: dict[str, Any] | None = None,
+        *,
+        length: int,
         **how: Any,  # noqa: ANN401
     ) -> None:
-        rows = given_tokens(how["length"], how.get("prompt"), how.get("known"), how.get("batch_size", 1))
+        rows = given_tokens(length, how.get("prompt"), how.get("known"), how.get("batch_size", 1))
         if len(rows) != 1:
             raise ValueError(f"{len(rows)} rows cannot be recorded together; record one text at a time")
+        how = {"length": length} | how
         self.model, self.tokenizer, self.how, self.done = model, tokenizer, how, []
         self._steps = decode_steps(model, **how)
         self.ids = rows[0].tolist()
         self.given = given_pieces(tokenizer, self.ids)
-        shown = {name: value for name, value in how.items() if isinstance(value, int | float | str | bool)}
+        shown = {name: value for name, value in how.items() if isinstance(value, int | float | str) and name != "end"}
         self.settings = shown | (settings or {})
 
     @property
@@ -357,8 +345,10 @@ class Recorder:
         model, trace = getattr(self.model, "model", self.model), self.trace
         if self.how.get("gate") or hasattr(model, "block_size"):
             return trace
-        tokens = torch.tensor([self.ids], device=model.bos.device).clamp(min=0)  # what was never made comes behind
-        log_p = model(tokens, self._order(torch.tensor([piece is not None for piece in self.given])))[0].log_softmax(-1)
+        tokens = torch.tensor([self.ids]).clamp(min=0).to(model.bos.device)  # what was never made comes behind
+        order = self._order(torch.tensor([piece is not None for piece in self.given]))
+        with evaluating(model):
+            log_p = model(tokens, order)[0].log_softmax(-1)
         steps = tuple(
             Step(step.elapsed, tuple(self._among(made, log_p[made.position], n) for made in step.made))
             for step in self.done
@@ -368,10 +358,8 @@ class Recorder:
     def _order(self, known: Tensor) -> GenerationOrder:
         if self.how.get("order") is not None:
             order = self.how["order"]
-        elif known.any():
-            order = GenerationOrder.infilling(known, self.how.get("streams", 1))
         else:
-            order = GenerationOrder.strided(len(known), self.how.get("streams", 1))
+            order = default_order(known.unsqueeze(0), self.how.get("streams", 1))
         return GenerationOrder(order.positions, torch.arange(order.length)) if self.how.get("verify") else order
 
     def _among(self, made: Made, log_p: Tensor, n: int) -> Made:
@@ -400,9 +388,16 @@ def given_pieces(tokenizer: Reader, ids: Sequence[int]) -> tuple[str | None, ...
     return tuple(pieces)
 
 
-def record(model: Transformer | Engine, tokenizer: Reader, settings: dict[str, Any] | None = None, **how: Any) -> Trace:  # noqa: ANN401
+def record(
+    model: Transformer | Engine,
+    tokenizer: Reader,
+    settings: dict[str, Any] | None = None,
+    *,
+    length: int,
+    **how: Any,  # noqa: ANN401
+) -> Trace:
     """Run `decode_steps` to its end, and keep what it did; arguments as for `Recorder`."""
-    run = Recorder(model, tokenizer, settings, **how)
+    run = Recorder(model, tokenizer, settings, length=length, **how)
     for _ in run:
         pass
     return run.with_others()

@@ -3,9 +3,11 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from strategies import random_tokens, tiny
 
@@ -162,6 +164,21 @@ def test_every_fault_of_a_checkpoint_is_named(tmp_path, damage, error, sentence)
 def test_a_name_that_is_nowhere_is_named():
     with pytest.raises(FileNotFoundError, match=r"^no/where is no folder here and could not be read from the Hub \("):
         ARMD.from_pretrained("no/where")
+
+
+@pytest.mark.parametrize("error", [OSError, OSError("\n"), LocalEntryNotFoundError("gone\nfor good")])
+def test_an_error_of_the_hub_is_named_by_its_first_line_or_else_its_kind(monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    words = "gone" if isinstance(error, LocalEntryNotFoundError) else "OSError"
+    monkeypatch.setattr("armdlab.checkpoints.hf_hub_download", fails)
+    with pytest.raises(FileNotFoundError, match=rf"^no/where is no folder here and .* the Hub \({words}\); check"):
+        ARMD.from_pretrained("no/where")
+    hub = SimpleNamespace(Tokenizer=SimpleNamespace(from_pretrained=fails))
+    monkeypatch.setattr("armdlab.tokenization.tokenizers", hub)
+    with pytest.raises(FileNotFoundError, match=rf"^tokenizer no/such could not .* the Hub \({words}\); check"):
+        Tokenizer.from_hub("no/such")
 
 
 @pytest.fixture

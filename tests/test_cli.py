@@ -308,7 +308,7 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "file:{new}.txt"], "error: {new}.txt is not a file"),
         (["train", "--out", "{new}", "--steps", "5", "--corpus", "nonsense"], "error: corpus='nonsense' is unknown"),
         (["train", "--out", "{new}", "--steps", "5", "--precision", "int3"], "error: precision='int3' is unknown"),
-        (["train", "--out", "{new}", "--steps", "0"], "error: steps=0 must be at least 1"),
+        (["train", "--out", "{new}", "--steps", "0"], "error: steps=0 must be a whole number of at least 1"),
         (["train", "--out", "{new}", "--minutes", "0"], "error: minutes=0.0 must be above 0; 2 is a good start"),
         (["reproduce", "table9"], "error: table='table9' is unknown; choose table1, table2, table3"),
         (["reproduce", "table1", "--budget", "phone"], "error: budget='phone' is unknown; choose laptop, gpu"),

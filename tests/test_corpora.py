@@ -79,6 +79,21 @@ def test_tables_give_a_document_a_row(tmp_path, suffix):
     assert sorted([*splits["train"]["text"], *splits["validation"]["text"]]) == sorted(row["text"] for row in rows)
 
 
+def test_documents_are_measured_a_few_times_each_however_many_there_are():
+    class Measured(str):
+        n_times = 0
+
+        def __len__(self):
+            Measured.n_times += 1
+            return super().__len__()
+
+    texts = [Measured(f"document {i}") for i in range(400)]
+    splits = corpora._split(texts, 0.5, 0, "documents")
+    assert len(splits["train"]) + len(splits["validation"]) == 400
+    assert 150 < len(splits["validation"]) < 250
+    assert Measured.n_times < 10 * len(texts)
+
+
 def test_equal_documents_are_never_on_both_sides(tmp_path):
     path = tmp_path / "twins.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"twin {i % 7}"}) for i in range(50)))

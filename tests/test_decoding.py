@@ -241,6 +241,23 @@ def test_decoding_in_training_mode_is_not_disturbed_by_dropout():
         ),
         ({"length": 4, "prompt": [0.5]}, "prompt is torch.float32 of shape (1,); give token ids, (n,) or (B, n)"),
         (
+            {"length": 4, "prompt": "It was a"},
+            "prompt='It was a' is text, and token ids are wanted; give what tokenizer.encode makes of it",
+        ),
+        (
+            {"length": 4, "prompt": [[1, 2], [3]]},
+            "prompt=[[1, 2], [3]] holds something else than whole numbers, or rows of several lengths; give token ids, "
+            "(n,) or (B, n), rows of several lengths one by one",
+        ),
+        (
+            {"length": 4, "seed": "a"},
+            "seed='a' must be a whole number from -2**63 to 2**64 - 1; choose another, such as 0",
+        ),
+        (
+            {"length": 4, "seed": 99999999999999999999},
+            "seed=99999999999999999999 must be a whole number from -2**63 to 2**64 - 1; choose another, such as 0",
+        ),
+        (
             {"length": 4, "prompt": [[1], [2]], "batch_size": 3},
             "prompt has 2 rows but batch_size=3; leave batch_size out",
         ),
@@ -266,6 +283,14 @@ def test_decoding_in_training_mode_is_not_disturbed_by_dropout():
 def test_bad_arguments_are_refused_at_the_call_with_a_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         decode_steps(tiny(ARMD), **arguments)
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_a_temperature_that_no_float64_can_divide_by_takes_the_likeliest_token(top_k):
+    logits = torch.tensor([[-3e38, 1.0, 30.0, 3e38], [-torch.inf, 2.0, 2.5, 0.0]])
+    tokens, log_probs = Sampler(1e-310, top_k=top_k, seed=0)(logits)
+    assert tokens.tolist() == [3, 2]
+    torch.testing.assert_close(log_probs, logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0])
 
 
 # ---------------------------------------------------------------------------------------------------- fixed steps

@@ -256,3 +256,82 @@ def test_every_way_of_decoding_writes_the_same_on_a_device_that_has_no_float64_a
     run = subprocess.run([sys.executable, "-c", DECODE], capture_output=True, text=True, check=False, cwd=tests)
     assert run.returncode == 0, run.stderr
     assert "wrote on a fake accelerator" in run.stdout
+
+
+SCORE = """
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from fake_accelerator import FakeAccelerator
+from strategies import tiny
+
+from armdlab import AR, ARMD, GenerationOrder, decoding, infilling, load
+from armdlab.baselines import MDLM
+from armdlab.evaluation import any_order, bound, likelihood
+from armdlab.figures import leak_matrix
+from armdlab.generative import generated
+from armdlab.infilling import surest_first
+from armdlab.rows import Rows, Text
+from armdlab.sampling import Sampler
+from armdlab.traces import record
+from armdlab.trained import Lab
+from armdlab.widgets.gaps import COMMON, Candidate, How, Page, common_log_probs, walked_order
+
+
+def on_the_host(temperature=1.0, top_k=None, top_p=None, seed=None, device=None):  # as on MPS
+    return Sampler(temperature, top_k, top_p, seed, "cpu")
+
+
+decoding.Sampler = infilling.Sampler = on_the_host
+tokenizer = load("tales").tokenizer
+page = Page.of(tokenizer, "A brave goose named Gus had a small yellow rug.", 24).without([1, 2, 8])
+V, ids = tokenizer.vocab_size, page.ids
+running = Text(torch.randint(V, (30,), generator=torch.Generator().manual_seed(0)), 60)
+rows = Rows(torch.tensor([3, 1, 0, 5, 4, 2, 6, 0, 2, 0]), torch.tensor([0, 3, 8, 10]), 8, "padded", 0, 3, 20)
+with_gaps, words = torch.tensor([3, -1, -1, 1, -1, -1, 2, -1]), torch.arange(8)
+
+
+def figures(labs):
+    armd, ar, mdlm = labs
+    for text in (running, rows):
+        for how in ({}, {"streams": 2}, {"shuffled": 8}):
+            found = likelihood(armd.model, text, 8, **how)
+            yield found.nats_per_token, found.standard_error
+        yield bound(mdlm.model, text, 8).nats_per_token,
+        yield any_order(armd.model, text, 8, n_orders=2).nats_per_token,
+    for how in ({"streams": 2, "seed": 1}, {"words": words}):
+        for step in surest_first(armd.model, with_gaps, **how):
+            yield *step.positions.tolist(), *step.tokens[0].tolist(), *step.log_probs[0].tolist()
+    for how in (How("surest first"), How("right to left", 2)):
+        order = walked_order(page, how, list(how.steps(armd, page)))
+        filled = Candidate.scored(armd, page, ids.tolist(), order, str(how), ["here"])
+        yield filled.log_prob, *(common_log_probs(armd, page, [filled], common)[0] for common in COMMON)
+    for writer, how in ((armd, {"streams": 2}), (mdlm, {"steps": 3})):
+        found = generated(writer, ar, length=8, n_samples=3, batch_size=2, **how)
+        yield found.nats_per_token, found.own_nats_per_token
+    yield leak_matrix(armd.model, torch.tensor([[1, 2, 3]]), GenerationOrder.strided(3, 1)).flatten().tolist()
+    trace = record(armd.model, tokenizer, length=8, seed=1, streams=2)
+    yield trace.log_prob, *(p for step in trace.steps for made in step.made for _, p in made.others)
+
+
+here = [Lab(tiny(cls, vocab_size=V, max_length=24), tokenizer, {}, Path()) for cls in (AR, ARMD, MDLM)]
+here = [here[1], here[0], here[2]]
+expected = list(figures(here))
+with FakeAccelerator():
+    there = [replace(lab, model=deepcopy(lab.model).to("fakegpu")) for lab in here]
+    found = list(figures(there))
+assert len(found) == len(expected)
+for one, other in zip(found, expected, strict=True):
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(other), atol=1e-4, rtol=1e-4, equal_nan=True)
+print("scored on a fake accelerator")
+"""
+
+
+@fake_works
+def test_all_that_is_scored_is_the_same_on_a_device_that_has_no_float64():
+    tests = Path(__file__).parent
+    run = subprocess.run([sys.executable, "-c", SCORE], capture_output=True, text=True, check=False, cwd=tests)
+    assert run.returncode == 0, run.stderr
+    assert "scored on a fake accelerator" in run.stdout

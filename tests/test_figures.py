@@ -108,6 +108,13 @@ def test_a_picture_is_saved_as_png(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_leak_matrix_is_read_without_dropout_and_leaves_a_model_in_training():
+    model = tiny(ARMD, dropout=0.5).train()
+    while_training = figures.leak_matrix(model, random_tokens(model, 1, 6), ORDER)
+    assert model.training
+    assert torch.equal(while_training, figures.leak_matrix(model.eval(), random_tokens(model, 1, 6), ORDER))
+
+
 def test_leak_matrix_is_zero_exactly_where_causality_demands_it():
     tokens = random_tokens(tiny(ARMD), 1, 6)
     blocks = ORDER.blocks_in_text_order
@@ -126,6 +133,12 @@ def test_start_says_in_one_line_what_a_lesson_runs_on(capsys):
     assert torch.initial_seed() == 3
     with pytest.raises(ValueError, match=r"^lesson='99' does not exist; choose one of 00, 01"):
         lab.start("99")
+
+
+def test_start_names_the_device_of_lessons_whatever_else_is_there(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    lab.start("01")
+    assert f"device {lab.load('tales').model.bos.device}, seed 0" in capsys.readouterr().out
 
 
 def test_a_guess_is_answered_with_its_reason():

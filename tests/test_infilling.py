@@ -134,3 +134,12 @@ def test_generate_fills_along_an_order_of_ours():
     order = filling_order(KNOWN, "right to left")
     filled = generate(model, length=7, known=text.masked_fill(~KNOWN, -1), order=order, seed=0)[0]
     assert torch.equal(filled[KNOWN], text[KNOWN])
+
+
+def test_what_is_filled_surest_first_is_not_disturbed_by_dropout():
+    model, tokens = tiny(ARMD, dropout=0.5).train(), torch.tensor([3, -1, -1, 1, -1, -1])
+    while_training = list(surest_first(model, tokens, streams=2, seed=0))
+    assert model.training
+    for step, other in zip(while_training, surest_first(model.eval(), tokens, streams=2, seed=0), strict=True):
+        assert torch.equal(step.tokens, other.tokens)
+        assert torch.equal(step.log_probs, other.log_probs)

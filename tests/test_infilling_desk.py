@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from strategies import tiny
 
-from armdlab import load, tales
+from armdlab import ARMD, load, tales
 from armdlab.infilling import filling_order
 from armdlab.objectives import nll
 from armdlab.widgets.gaps import COMMON, ORDERS, Page, whole_characters
@@ -289,6 +291,18 @@ def test_a_candidate_becomes_the_text(desk):
     assert desk.state["masked"] == []
     assert ask(desk, want="tale")["status"] == "done"
     assert tales.parse(desk.state["text"]) is not None
+
+
+def test_where_no_tale_fits_the_model_it_says_so_and_goes_on(lab):
+    small = replace(lab, model=tiny(ARMD, vocab_size=lab.tokenizer.vocab_size, max_length=20))
+    desk = listening(InfillingDesk(TEXT, lab=small))
+    assert ask(desk, want="tale")["status"] == "failed"
+    assert desk.message == (
+        "none of 100 tales fits max_length=20, all that the model can hold; write a shorter text, or open the desk "
+        "with a model of longer texts"
+    )
+    assert ask(desk, want="page", masked=[1])["status"] == "done"
+    assert (desk.message, desk.state["text"]) == ("", TEXT)
 
 
 def test_the_grammar_judges_whole_tales(lab):

@@ -284,6 +284,9 @@ def test_what_is_trained_is_not_trained_again_and_what_stopped_goes_on(budget, t
     assert steps == list(range(1, 11))
     first["ar_0"]
     assert len(steps) == 10
+    card = json.loads((tmp_path / "ar_0" / "card.json").read_text())
+    (tmp_path / "ar_0" / "card.json").write_text(json.dumps(card | {"recipe": card["recipe"] | {"of_later": 1}}))
+    assert first["ar_0"].card["steps"] == 10  # what a later version wrote besides is left out, as Session.resume does
     other = replace(budget, recipes={"ar_0": replace(budget.recipes["ar_0"], d_model=16)})
     with pytest.raises(
         ValueError, match=r"was trained by another recipe \(d_model was 32, now 16\); choose another --out$"

@@ -145,6 +145,35 @@ def test_every_order_writes_a_whole_text(lab, order):
     assert all(piece is not None for piece in whole[:end])
 
 
+@pytest.mark.parametrize("prompt", ["", "It was a sunny morning, and a brave goose"])
+@pytest.mark.parametrize("streams", [1, 8])
+def test_masked_diffusion_has_as_many_calls_as_the_streams_that_it_races_behind_any_prompt(lab, prompt, streams):
+    asked = {**ASKED, "prompt": prompt, "streams": streams}
+    armd, mdlm = start_run(lab, asked), start_run(load("tales_mdlm"), asked)
+    new = armd.how["length"] - len(lab.tokenizer.encode(prompt))
+    assert mdlm.how["length"] == armd.how["length"]
+    calls = streams + new // streams - 1
+    drawn = load("tales_mdlm").denoising_order(
+        calls, length=len(mdlm.ids), n_known=len(mdlm.ids) - new, seed=ASKED["seed"]
+    )
+    assert mdlm.how["order"] == drawn
+    assert sum(lane >= 0 for lane in armd.lanes) == new
+    assert len(list(armd)) <= calls  # fewer where the text ends before
+
+
+def test_a_run_is_labelled_as_it_goes_and_shortened_for_streams_alone(lab):
+    asked, longest = {**ASKED, "streams": 7}, lab.model.config.max_length
+    said = {order: start_run(lab, {**asked, "order": order}).settings for order in ("left to right", "random")}
+    assert all(found["order"] == order and "streams" not in found for order, found in said.items())
+    assert all(found["length"] == longest for found in said.values())
+    in_streams, ar, mdlm = (start_run(one, asked).settings for one in (lab, load("tales_ar"), load("tales_mdlm")))
+    assert in_streams["streams"] == 7
+    assert [found["order"] for found in (in_streams, ar, mdlm)] == ["streams", "left to right", "masked diffusion"]
+    assert in_streams["length"] == ar["length"] == mdlm["length"] < longest  # in a race all write as long a text
+    assert "streams" not in ar | mdlm
+    assert "end" not in in_streams | ar | mdlm
+
+
 def test_a_race_gives_every_runner_the_same_length_and_a_verdict(lab):
     race = Race({"tales": lab, "tales_ar": load("tales_ar"), "tales_mdlm": load("tales_mdlm")}, streams=8)
     found = {result["name"]: result for result in race.run_now(prompt="It was a", seed=2)}

@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import re
+import weakref
 
 import pytest
 import torch
@@ -119,13 +121,68 @@ def test_a_gif_has_a_frame_for_each_step_and_one_before(tmp_path):
     assert image.size[0] == 720
 
 
+def test_a_gif_is_drawn_one_frame_at_a_time_and_none_is_higher_than_its_text(monkeypatch):
+    """Pillow keeps a byte a pixel of each frame; whole pages in colour would need a gigabyte for one tale."""
+    drawn, most, sizes, new = [], [], set(), Image.new
+
+    def spied(mode, size, *how):
+        image = new(mode, size, *how)
+        if mode == "RGB":
+            drawn.append(weakref.ref(image))
+            most.append(sum(ref() is not None for ref in drawn))
+            sizes.add(image.size)
+        return image
+
+    monkeypatch.setattr(Image, "new", spied)
+    n = 60
+    steps = tuple(Step(0.1 * i, (Made(i, "word ", -1.0),)) for i in range(n))
+    gif = Image.open(io.BytesIO(Trace({}, (None,) * n, (0,) * n, steps).to_gif()))
+    assert gif.n_frames == n + 1
+    assert len(most) == n + 1
+    assert max(most) <= 2
+    assert sizes == {gif.size}
+    assert gif.size[1] < 200
+
+
+def test_what_decode_steps_walks_along_can_be_recorded_also_where_nothing_is_left_to_make():
+    trace = recorded(known=[1] * N, streams=2)
+    assert trace.steps == ()
+    assert trace.lanes == (-1,) * N
+
+
+@pytest.mark.parametrize("start", [record, Recorder])
+def test_a_run_without_a_length_is_refused_as_decoding_refuses_it(start):
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'length'"):
+        start(tiny(ARMD), Letters())
+
+
+def broken(**parts):
+    found = Trace({}, (None,), (0,), ()).to_dict()
+    return json.dumps(found | parts)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "this is no trace: JSON ends or breaks at character 1"),
+        ("{", "this is no trace: JSON ends or breaks at character 1; record the run anew"),
         ("[]", "this is no trace of version 1 (it says None); record it anew"),
         ('{"version": 9}', "this is no trace of version 1 (it says 9); record it anew"),
-        ('{"version": 1}', "this trace lacks a part, or one is of the wrong kind: 'steps'"),
+        ('{"version": 1}', "this trace lacks 'steps'; record the run anew"),
+        (
+            broken(settings="ab"),
+            "this trace holds what no trace does: dictionary update sequence element #0 has length 1; 2 is required; "
+            "record the run anew",
+        ),
+        (
+            broken(lanes=["x"]),
+            "this trace holds what no trace does: invalid literal for int() with base 10: 'x'; record the run anew",
+        ),
+        (
+            broken(lanes=[0, 0]),
+            "this trace holds what no trace does: lanes has 2 entries but given has 1; one for each position; "
+            "record the run anew",
+        ),
+        (broken(steps=7), "this trace holds what no trace does: 'int' object is not iterable; record the run anew"),
     ],
 )
 def test_what_is_no_trace_is_refused(text, sentence):
@@ -153,3 +210,12 @@ def test_a_trace_that_no_run_could_leave_is_refused():
 
 def test_json_is_strict():
     json.loads(recorded().to_json(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_model_in_training_is_recorded_with_the_alternatives_that_it_drew_from():
+    model = tiny(ARMD, dropout=0.5).train()
+    trace = record(model, Letters(), length=N, seed=1)
+    assert model.training
+    for made in (made for step in trace.steps for made in step.made):
+        named = dict(made.others)
+        assert named.get(made.piece, math.exp(made.log_prob)) == pytest.approx(math.exp(made.log_prob), abs=1e-6)

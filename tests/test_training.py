@@ -264,7 +264,8 @@ def _resume_other_plan(folder):
             ValueError,
             "rows of length=32 do not fit max_length=16; shorten them",
         ),
-        (lambda _: plan(0), ValueError, "steps=0 must be at least 1"),
+        (lambda _: plan(0), ValueError, "steps=0 must be a whole number of at least 1"),
+        (lambda _: plan(2.5), ValueError, "steps=2.5 must be a whole number of at least 1"),
         (
             lambda _: plan(learning_rate=0.0),
             ValueError,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from armdlab import tales
 from armdlab.decoding import decode_steps
+from armdlab.inference import evaluating
 from armdlab.infilling import filling_nll, filling_order, order_of_steps, surest_first
 from armdlab.objectives import nll
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -211,8 +212,9 @@ class Candidate:
         cls, lab: Lab, page: Page, ids: Sequence[int], order: GenerationOrder, how: str, labels: Sequence[str]
     ) -> Candidate:
         """Price a filling in one pass."""
-        tokens, device = torch.tensor([list(ids)]), lab.model.bos.device
-        log_p = lab.model(tokens.to(device), order.to(device))[0].double().log_softmax(-1).cpu()
+        tokens = torch.tensor([list(ids)])
+        with evaluating(lab.model) as device:
+            log_p = lab.model(tokens.to(device), order)[0].cpu().double().log_softmax(-1)
         log_probs = log_p.gather(-1, tokens[0].unsqueeze(-1)).squeeze(-1) * ~page.known
         values, likeliest = log_p.topk(min(SHOWN, log_p.shape[-1]))
         others = tuple(
@@ -256,12 +258,14 @@ def common_log_probs(lab: Lab, page: Page, candidates: Sequence[Candidate], comm
         raise ValueError(f"common={common!r} is unknown; choose {'; '.join(COMMON)}")
     if not candidates:
         return []
-    device = lab.model.bos.device
-    texts = torch.tensor([candidate.ids for candidate in candidates], device=device)
-    if common == COMMON[0]:
-        return (-nll(lab.model, texts, None, "none").double().sum(-1)).tolist()
-    order = filling_order(page.known, common.removeprefix("gaps, ")).to(device)
-    return (-filling_nll(lab.model, texts, page.known.to(device), order).double().sum(-1)).tolist()
+    with evaluating(lab.model) as device:
+        texts = torch.tensor([candidate.ids for candidate in candidates]).to(device)
+        if common == COMMON[0]:
+            nats = nll(lab.model, texts, None, "none")
+        else:
+            order = filling_order(page.known, common.removeprefix("gaps, ")).to(device)
+            nats = filling_nll(lab.model, texts, page.known.to(device), order)
+    return (-nats.cpu().double().sum(-1)).tolist()
 
 
 def walked_order(page: Page, how: How, steps: Sequence[DecodeStep]) -> GenerationOrder:

@@ -162,13 +162,18 @@ class InfillingDesk(View):
         self.state = self._shown()
 
     def _next_tale(self) -> Page:
-        """The next one that the model can hold."""
-        while True:
+        """The next one that the model can hold; of 100, or none may be short enough."""
+        for _ in range(100):
             self._tale += 1
             try:
                 return self._read(tales.sample(self._tale).text)
             except ValueError:
                 continue
+        longest = self._lab.model.config.max_length
+        raise ValueError(
+            f"none of 100 tales fits max_length={longest}, all that the model can hold; write a shorter text, or open "
+            "the desk with a model of longer texts"
+        )
 
     def _asked_page(self, content: Mapping[str, Any]) -> Page:
         page = self._now()

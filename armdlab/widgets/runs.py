@@ -36,18 +36,20 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
         raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
     seed = whole("seed", asked.get("seed", 0))
     how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
-    length = len(ids) + new // streams * streams
+    streams = streams if kind == "streams" else 1
+    length, order = len(ids) + new // streams * streams, kind
     if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
-        how["order"] = lab.denoising_order(streams + length // streams - 1, length=length, n_known=len(ids), seed=seed)
+        calls = streams + new // streams - 1
+        how["order"], order = lab.denoising_order(calls, length=length, n_known=len(ids), seed=seed), "masked diffusion"
     elif kind == "random":
         first = list(range(len(ids)))
         rest = (GenerationOrder.random(new, generator=seeded(seed)).positions + len(ids)).tolist()
-        how["order"], length = GenerationOrder(first + rest, list(range(longest))), longest
+        how["order"] = GenerationOrder(first + rest, list(range(longest)))
+    elif type(lab.model).__name__ == "AR":
+        order = "left to right"
     elif kind == "streams":
         how["streams"] = streams
-    if kind == "left to right" or type(lab.model).__name__ == "AR":
-        how.pop("streams", None)
-    settings = {"model": lab.folder.name, "order": kind, "streams": streams, "prompt": prompt}
+    settings = {"model": lab.folder.name, "order": order, "prompt": prompt}
     return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
 
 
