@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from armdlab.figures import FAINT, INK, PALETTE, PAPER, Picture, dress, log_scale
 from armdlab.masks import may_see, strictly_causal_mask
 from armdlab.orders import GenerationOrder
+from armdlab.scores import perplexity_of
 
 # Lines need more ink than areas: the darker colours of the palette, and a mark for each that tells them apart alone
 LINES, MARKS = (PALETTE[5], PALETTE[6], PALETTE[2], PALETTE[3], INK, PALETTE[1]), "os^Dv*"
@@ -140,6 +144,7 @@ def lines(
     y: str,
     levels: Mapping[str, float] | None = None,
     log: bool = False,
+    perplexity: bool = False,
 ) -> Picture:
     """Curves with a name and a mark each, over levels that are known.
 
@@ -150,6 +155,7 @@ def lines(
         y: name and unit of the vertical axis.
         levels: name -> height of a dashed line.
         log: whether both axes are logarithmic.
+        perplexity: whether heights are nats a token, of which an axis on the right tells the perplexity.
     """
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -163,11 +169,27 @@ def lines(
         log_scale(axes, "x")
         log_scale(axes, "y")
     axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.12 if perplexity else 1, 0.5))
     dress(axes, title, y)
+    if perplexity:
+        _perplexity_axis(axes)
     said = "; ".join(f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in series.items())
     known = "".join(f"; {name} at {height:.2f}" for name, height in (levels or {}).items())
-    return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.")
+    right = f" Perplexity, exp of {y}, stands on the right." if perplexity else ""
+    return Picture.of(figure, f"Curves of {y} against {x}. {said}{known}.{right}")
+
+
+def _perplexity_axis(axes: Axes) -> None:
+    """Write perplexities on the right of an axis of nats: 1, 2, 5, 10 ..., or even steps where these are too few."""
+    low, high = map(perplexity_of, axes.get_ylim())
+    if math.isinf(high):
+        return
+    right = axes.twinx()
+    log_scale(right, "y")
+    right.set_ylim(low, high)
+    if sum(low <= tick <= high for tick in right.get_yticks()) < 3:
+        right.yaxis.set_major_locator(MaxNLocator(5))
+    dress(right, "", "perplexity")
 
 
 def bars(

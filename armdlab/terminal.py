@@ -16,6 +16,7 @@ from rich.text import Text as Styled
 from armdlab.checkpoints import to_json
 from armdlab.processes import accelerator_of_all, any_process
 from armdlab.recipes import Session
+from armdlab.scores import perplexity_of
 from armdlab.trained import Lab
 
 LANE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#999999")  # Okabe-Ito
@@ -71,8 +72,8 @@ def watch(session: Session) -> bool:
                     rate=step.tokens_per_second,
                 )
                 if moment.figure is not None:
-                    held_out = [score["nats_per_token"] for score in session.card["history"]]  # log of perplexity
-                    progress.print(f"step {step.step:,}, {step.phase}: {moment.figure} {sparkline(held_out, CURVE)}")
+                    way = way_of_perplexity([score["nats_per_token"] for score in session.card["history"]])
+                    progress.print(f"step {step.step:,}, {step.phase}: {moment.figure}, {way}")
                     progress.print(Styled(f"  it writes: {moment.sample!r}", style="dim"), soft_wrap=True)
                 if any_process(session.training.accelerator, asked_to_stop):
                     break
@@ -121,6 +122,15 @@ def sparkline(values: list[float], width: int) -> str:
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     return "".join("▁▂▃▄▅▆▇█"[int(7 * (mean - low) / (high - low or 1))] for mean in means)
+
+
+def way_of_perplexity(nats: list[float]) -> str:
+    """Draw how the perplexity of some text went, by its logarithm, from the first score to the last.
+
+    >>> way_of_perplexity([3.0, 2.0, 1.0, 0.0])
+    'perplexity from 20.09 █▅▃▁ to 1.00'
+    """
+    return f"perplexity from {perplexity_of(nats[0]):.2f} {sparkline(nats, CURVE)} to {perplexity_of(nats[-1]):.2f}"
 
 
 def lanes(

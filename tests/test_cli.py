@@ -462,7 +462,8 @@ def test_a_table_is_printed_and_written_with_its_figures(tmp_path, monkeypatch, 
     for name in ("table3.png", "table3_curves.png"):
         assert (tmp_path / "runs" / name).read_bytes().startswith(b"\x89PNG")
     assert said.err.count("it writes:") >= 4  # each run was watched
-    assert len(re.findall(r"float32\)\s+[▁▂▃▄▅▆▇█]{5}\s", said.err)) == 4  # the way of five scores, each run's own
+    of_five_scores = r"float32\),\s+perplexity\s+from\s+[\d.]+\s+[▁▂▃▄▅▆▇█]{5}\s+to\s+[\d.]+\s"
+    assert len(re.findall(of_five_scores, said.err)) == 4  # each run's own way
 
 
 @pytest.mark.parametrize(

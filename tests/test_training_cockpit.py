@@ -1,11 +1,14 @@
 """Laws of the training cockpit, without a browser: what it answers is what the run did."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
+from armdlab.figures import Picture
+from armdlab.lesson_figures import lines
 from armdlab.recipes import Recipe, Session
 from armdlab.widgets import training_cockpit
 from armdlab.widgets.training_cockpit import TrainingCockpit
@@ -124,6 +127,25 @@ def test_it_opens_on_a_recorded_training_and_its_picture_says_so(cockpit):
     held_out = [frame["nats"] for frame in cockpit.frames if "nats" in frame]
     assert "Training: step 24 of 24. Curves" in own
     assert f"held out from {held_out[0]:.2f} to {held_out[-1]:.2f}" in own
+    assert "Perplexity, exp of nats a token, stands on the right." in own
+
+
+@pytest.mark.parametrize(
+    ("nats", "some"), [((6.9, 3.2), ["50", "100", "500"]), ((3.6, 3.4), ["30", "32"]), ((60.0, 2.0), [])]
+)
+def test_its_picture_has_an_axis_of_perplexities_beside_that_of_nats(monkeypatch, nats, some):
+    monkeypatch.setattr(Picture, "of", lambda figure, alt: figure)
+    curve = {"while training": [(1, nats[0]), (60, nats[1])]}
+    figure = lines(curve, title="Training", x="step", y="nats a token", perplexity=True)
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert right.get_ylabel() == "perplexity"
+    assert right.get_ylim() == pytest.approx(tuple(math.exp(end) for end in left.get_ylim()))
+    low, high = right.get_ylim()
+    written = [label.get_text() for label in right.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert set(some) <= set(written)
+    assert 2 < len(written) < 12
+    assert len(lines(curve | {"too dear": [(1, 800.0)]}, title="", x="", y="", perplexity=True).axes) == 1
 
 
 def test_an_interrupted_run_is_not_finished_and_goes_on(cockpit, monkeypatch):

@@ -1,6 +1,20 @@
 // A training run in view: curve, meter, sample; Play, Pause, Stop and save.
 const COLOURS = { "left to right": "#56B4E9", shuffled: "#E69F00", strided: "#CC79A7", mixture: "#CC79A7" };
 
+// Perplexities to write on an axis of nats: 1, 2, 5, 10, 20 ... as far as there is room; even steps where these are too few.
+function perplexities(low, high) {
+  const [least, most] = [Math.exp(low), Math.exp(high)];
+  const decades = Array.from({ length: Math.floor(high / Math.LN10) - Math.floor(low / Math.LN10) + 1 }, (_, i) => 10 ** (Math.floor(low / Math.LN10) + i));
+  const within = (parts) => decades.flatMap((decade) => parts.map((part) => part * decade)).filter((value) => value >= least && value <= Math.min(most, Number.MAX_VALUE));
+  const rounded = [[1, 2, 5], [1]].map(within).find((found) => found.length <= 8) ?? within([1]).filter((_, i, all) => i % Math.ceil(all.length / 8) === 0);
+  if (rounded.length > 2) return rounded;
+  const unit = 10 ** Math.floor(Math.log10((most - least) / 3));
+  const step = unit * [1, 2, 5, 10].find((part) => (most - least) / (unit * part) <= 6);
+  const first = Math.ceil(least / step);
+  return Array.from({ length: Math.floor(most / step) - first + 1 }, (_, i) => (first + i) * step);
+}
+const written = (value) => (value < 1e5 ? value.toLocaleString("en") : value.toExponential(0));
+
 function render({ model, el }) {
   const plan = model.get("plan");
   const root = make(el, "div", { class: "armdlab-view armdlab-cockpit", role: "group", "aria-label": "training cockpit" });
@@ -20,7 +34,7 @@ function render({ model, el }) {
     make(meter, "div", { class: "lesson", title: `${lesson.name}: steps ${lesson.from} to ${lesson.to}`, style: `flex: ${lesson.to - lesson.from}; background: ${COLOURS[lesson.name] || "#999"}` }, lesson.name);
   }
   const needle = make(meter, "div", { class: "needle" });
-  const picture = make(root, "svg", { role: "img", "aria-label": "loss in training, and held-out loss, against steps" });
+  const picture = make(root, "svg", { role: "img", "aria-label": "loss in training, and held-out loss, against steps; in nats, and as perplexity" });
   const note = make(root, "p", { class: "note" });
   const heading = make(root, "div", {}, "It writes, at the last score:");
   const sample = make(root, "p", { class: "sample" });
@@ -63,19 +77,25 @@ function render({ model, el }) {
   }
 
   function curve(all, scored, steps, dashes = "none") {
-    const wide = Math.max(300, Math.round(picture.getBoundingClientRect().width) || 800), right = wide - 10; // letters keep their size
-    picture.setAttribute("viewBox", `0 0 ${wide} 236`);
+    const wide = Math.max(300, Math.round(picture.getBoundingClientRect().width) || 800), left = 46, right = wide - 54; // letters keep their size
+    picture.setAttribute("viewBox", `0 0 ${wide} 252`);
     picture.replaceChildren();
     const values = all.map((frame) => frame.loss).concat(scored.map((frame) => frame.nats));
     const low = Math.min(...values), high = Math.max(...values, low + 0.1);
-    const x = (step) => 46 + ((right - 46) * step) / steps, y = (nats) => 195 - (180 * (nats - low)) / (high - low);
+    const x = (step) => left + ((right - left) * step) / steps, y = (nats) => 211 - (180 * (nats - low)) / (high - low);
     for (let i = 0; i <= 4; i++) {
       const nats = low + ((high - low) * i) / 4;
-      make(picture, "line", { x1: 46, x2: right, y1: y(nats), y2: y(nats), stroke: "var(--line)", "stroke-width": 0.5 });
-      make(picture, "text", { x: 40, y: y(nats) + 4, "text-anchor": "end" }, nats.toFixed(2));
+      make(picture, "line", { x1: left, x2: right, y1: y(nats), y2: y(nats), stroke: "var(--line)", "stroke-width": 0.5 });
+      make(picture, "text", { x: left - 6, y: y(nats) + 4, "text-anchor": "end" }, nats.toFixed(2));
     }
-    make(picture, "text", { x: right, y: 214, "text-anchor": "end" }, `step ${steps}`);
-    make(picture, "text", { x: 10, y: 231 }, "nats a token: line while training, dots held out");
+    for (const value of perplexities(low, high)) {
+      make(picture, "line", { x1: right, x2: right + 4, y1: y(Math.log(value)), y2: y(Math.log(value)), stroke: "var(--line)" });
+      make(picture, "text", { x: right + 7, y: y(Math.log(value)) + 4, class: "perplexity" }, written(value));
+    }
+    make(picture, "text", { x: 10, y: 14 }, "nats a token");
+    make(picture, "text", { x: wide - 4, y: 14, "text-anchor": "end" }, "perplexity");
+    make(picture, "text", { x: right, y: 230, "text-anchor": "end" }, `step ${steps}`);
+    make(picture, "text", { x: 10, y: 247 }, "line while training, dots held out");
     const points = all.map((frame) => `${x(frame.step).toFixed(1)},${y(frame.loss).toFixed(1)}`).join(" ");
     make(picture, "polyline", { points, fill: "none", stroke: "var(--curve)", "stroke-width": 2, "stroke-dasharray": dashes });
     for (const frame of scored) {
@@ -83,7 +103,7 @@ function render({ model, el }) {
       make(dot, "title", {}, `step ${frame.step}: ${frame.said}`);
     }
     const last = scored.at(-1);
-    picture.setAttribute("aria-label", `loss of ${all.length} steps, from ${all[0].loss.toFixed(2)} to ${all.at(-1).loss.toFixed(2)} nats a token${last ? `; held out ${last.nats.toFixed(2)} at step ${last.step}` : ""}`);
+    picture.setAttribute("aria-label", `loss of ${all.length} steps, from ${all[0].loss.toFixed(2)} to ${all.at(-1).loss.toFixed(2)} nats a token${last ? `; held out ${last.nats.toFixed(2)}, perplexity ${Math.exp(last.nats).toFixed(2)}, at step ${last.step}` : ""}`);
   }
 
   function buttons() {

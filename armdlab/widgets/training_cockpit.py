@@ -88,14 +88,14 @@ class TrainingCockpit(PulledView):
         self.status = "finished" if self.session.training.step >= self.plan["steps"] else "stopped"
 
     def picture(self) -> Picture:
-        """Loss while training, and held out, against steps; of the recorded run where this one has not begun."""
+        """Loss in training, and held out, in nats and as perplexity; of the recorded run where this has not begun."""
         frames, title = self._seen, f"Training: step {self.session.training.step} of {self.plan['steps']}"
         if not frames:
             frames, title = self.recorded["frames"], f"{title}. Recorded earlier: {self.recorded['said']}"
         curves = {"while training": [(frame["step"], frame["loss"]) for frame in frames]}
         if held_out := [(frame["step"], frame["nats"]) for frame in frames if "nats" in frame]:
             curves["held out"] = held_out
-        drawn = lesson_figures.lines(curves, title=title, x="step", y="nats a token")
+        drawn = lesson_figures.lines(curves, title=title, x="step", y="nats a token", perplexity=True)
         return Picture(drawn.png, f"{title}. {drawn.alt}")
 
     def _train(self, seconds: float) -> list[dict[str, Any]]:

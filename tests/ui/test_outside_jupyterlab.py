@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from armdlab.widgets.leak_detector import LeakDetector
 from armdlab.widgets.order_explorer import OrderExplorer
 from armdlab.widgets.pulled import RECORDED
 from armdlab.widgets.stream_viewer import Race, StreamViewer
+from armdlab.widgets.training_cockpit import TrainingCockpit
 from armdlab.widgets.view import HERE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
@@ -52,15 +54,18 @@ def standing():
         weights = state.pop("weights", None)
         for name in ("comm", "keys", "tabbable", "tooltip"):
             state.pop(name, None)
-        held = json.dumps({"state": state, "bytes": weights and base64.b64encode(weights).decode()}).replace(
-            "<", "\\u003c"
-        )
-        module = view._esm.replace("export default", "const view =")
-        pages[cls] = (
-            f"<style>{view._css}</style><script type='application/json' id='state'>{held}</script>"
-            f"<div id='cell'></div><script type='module'>{module}\n{MODEL}</script>"
-        )
+        pages[cls] = stood(cls, state, weights)
     return pages
+
+
+def stood(cls, state, weights=None):
+    """The page of a view in some state."""
+    held = json.dumps({"state": state, "bytes": weights and base64.b64encode(weights).decode()}).replace("<", "\\u003c")
+    module = cls._esm.replace("export default", "const view =")
+    return (
+        f"<style>{cls._css}</style><script type='application/json' id='state'>{held}</script>"
+        f"<div id='cell'></div><script type='module'>{module}\n{MODEL}</script>"
+    )
 
 
 @pytest.mark.parametrize("cls", VIEWS)
@@ -73,6 +78,78 @@ def test_a_view_takes_the_theme_of_whatever_page_it_stands_in(page, standing, cl
     page.evaluate("document.body.setAttribute('style', 'background: #fff')")
     page.wait_for_selector(".armdlab-view[data-theme='light']")
     assert page.faults == []
+
+
+@pytest.fixture
+def sized(page):
+    """A fresh page of some width."""
+    pages = []
+    yield lambda wide: pages.append(page.context.browser.new_page(viewport={"width": wide, "height": 700})) or pages[0]
+    pages[0].close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("wide", [900, 600, 340])
+@pytest.mark.parametrize(
+    ("nats", "some"),
+    [
+        ((6.9, 3.2), ["50", "100", "500"]),
+        ((3.6, 3.4), ["30", "32", "36"]),
+        ((1.2, 1.19), ["3.3", "3.5"]),
+        ((4.4, 2.7), ["20", "60", "80"]),
+        ((0.2, 0.0), ["1", "1.2"]),
+        ((11.3, 0.3), ["10", "1,000"]),
+        ((60.0, 2.0), ["10", "1e+9"]),
+    ],
+)
+def test_the_curve_of_a_training_has_an_axis_of_perplexities_and_no_letters_overlap(sized, nats, some, wide, theme):
+    frame = {"rate": 900.0, "seconds": 3.0, "order": "left to right"}
+    frames = [frame | {"step": i + 1, "loss": nats[0] + (nats[1] - nats[0]) * i / 59} for i in range(60)]
+    frames[-1] |= {"nats": nats[1], "perplexity": math.exp(nats[1]), "said": "how", "sample": "It writes."}
+    lessons = [{"name": "left to right", "from": 0, "to": 60}]
+    plan = {"steps": 60, "done": 60, "lessons": lessons, "out": "runs/mine"}
+    state = {"plan": plan, "frames": frames, "recorded": {}, "status": "stopped", "message": ""}
+    page = sized(wide)
+    page.set_content(f'<html theme="{theme}"><body>' + stood(TrainingCockpit, state))
+    picture = page.locator(".armdlab-cockpit svg")
+    page.wait_for_function("document.querySelectorAll('.armdlab-cockpit svg .perplexity').length > 1")
+    assert f"perplexity {math.exp(nats[1]):.2f}, at step 60" in picture.get_attribute("aria-label")
+    texts = picture.locator("text").evaluate_all(
+        """(all) => all.map((text) => {
+            const { x, y, width, height } = text.getBBox(), isTick = text.classList.contains("perplexity");
+            return [text.textContent, isTick, +text.getAttribute("y"), [x, y, width, height]];
+        })"""
+    )
+    labels = [label for label, *_ in texts]
+    assert {"nats a token", "perplexity", "step 60"} <= set(labels)
+    ticks = {label: y for label, is_tick, y, _ in texts if is_tick}
+    assert set(some) <= ticks.keys()
+    for label, y in ticks.items():  # an axis of logarithms, beside that of nats
+        low, high = min(nats), max(*nats, min(nats) + 0.1)
+        place = 215 - 180 * (math.log(float(label.replace(",", ""))) - low) / (high - low)
+        assert y == pytest.approx(place, abs=0.1)
+    boxes = [box for *_, box in texts]
+    for i, (x, y, width, height) in enumerate(boxes):
+        assert x >= 0
+        assert x + width <= picture.evaluate("(svg) => svg.viewBox.baseVal.width")
+        for x2, y2, width2, height2 in boxes[:i]:
+            apart = x + width <= x2 or x2 + width2 <= x or y + height <= y2 + 2 or y2 + height2 <= y + 2
+            assert apart, (labels, (x, y, width, height), (x2, y2, width2, height2))
+    assert faults_of_access(page) == []
+    if nats[0] == 6.9:
+        SHOTS.mkdir(exist_ok=True)
+        page.locator(".armdlab-cockpit").screenshot(path=SHOTS / f"cockpit-{wide}-{theme}.png")
+
+
+def test_a_training_that_has_not_begun_shows_the_recorded_one_by_both_axes(sized):
+    recorded = json.loads((RECORDED / "training.json").read_text(encoding="utf-8"))
+    plan = {"steps": 60, "done": 0, "lessons": [], "out": "runs/mine"}
+    state = {"plan": plan, "frames": [], "recorded": recorded, "status": "ready", "message": ""}
+    page = sized(900)
+    page.set_content("<html><body>" + stood(TrainingCockpit, state))
+    page.wait_for_function("document.querySelectorAll('.armdlab-cockpit svg .perplexity').length > 2")
+    perplexity = math.exp(recorded["frames"][-1]["nats"])
+    assert f", perplexity {perplexity:.2f}, at step" in page.locator("svg").get_attribute("aria-label")
 
 
 # A kernel that answers when it is told to: `asked` holds what the view wanted, `drawn` what it was given to draw.
