@@ -293,6 +293,14 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             ["generate", "{model}", "--top-p", "2"],
             "error: top_p=2.0 must be above 0 and at most 1, or None to keep all",
         ),
+        (
+            ["generate", "{model}", "--seed", "99999999999999999999"],
+            "error: seed=99999999999999999999 must be a whole number from -2**63 to 2**64 - 1; choose another, ",
+        ),
+        (
+            ["train", "--out", "{new}", "--steps", "1", "--seed", "99999999999999999999"],
+            "error: seed=99999999999999999999 must be a whole number from -2**63 to 2**64 - 1; choose another, ",
+        ),
         (["generate", "{model}", "--streams", "0"], "error: streams=0 must be a whole number of at least 1"),
         (["generate", "{model}", "--device", "cuda:9"], "error: device=cuda:9 cannot be used here; `armdlab doctor`"),
         (["train", "--out", "{new}"], "error: minutes=None and steps=None; give one of them, such as --minutes 2"),
