@@ -250,8 +250,8 @@ def reproduce(
 
         armdlab reproduce table2 --budget gpu --out /scratch/armd
     """
-    from armdlab import table_figures
     from armdlab.budgets import BUDGETS
+    from armdlab.figures import tables as table_figures
     from armdlab.reproduce import TABLES, Runs, Stopped
 
     for name, value, allowed in (("table", table, TABLES), ("budget", budget, BUDGETS)):

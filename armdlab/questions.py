@@ -68,8 +68,8 @@ QUESTIONS = {
     "price-of-two-streams": Question(
         "abc",
         "b",
-        "G makes no keys and values in the two-stream layers, X of the last of them feeds nothing but those, and the "
-        "other half of the layers runs on G alone.",
+        "G makes no keys and values in the two-stream layers, X of the last of them is needed for its keys and values "
+        "alone, and the other half of the layers runs on G alone.",
     ),
     "loaded-dice": Question(
         "abc",
@@ -117,20 +117,21 @@ QUESTIONS = {
     "random-from-the-start": Question(
         "abc",
         "c",
-        "a random order asks for any token from any others, 2^N kinds of questions instead of N. In the same number of "
+        "a random order asks for any token from any of the others, N 2^(N-1) questions instead of N. In as many "
         "steps each is practised less, and left to right hardly at all.",
     ),
     "transfer": Question(
         "abc",
         "b",
-        "it has learnt to predict a token whose left neighbour is missing, from others that stand further off. Streams "
-        "ask just that. Left to right never does.",
+        "it has learnt to predict from a text with holes: the next place is not always the next position, words to the "
+        "left may be missing, and words to the right may be known. Streams ask for all three, left to right for none.",
     ),
     "fewest-steps": Question(
         "abc",
         "b",
         "S + 160/S - 1 is 27 for 8, 25 for 10, and 160 for 160. Each stream has a head that is made alone, so many "
-        "short streams wait for their heads, and few long ones for their ends.",
+        "short streams wait for their heads, and few long ones for their ends. The least is near the root of N, here "
+        "12.6: 16 streams take 25 calls, too.",
     ),
     "agreeing-coins": Question(
         "abc",
@@ -195,7 +196,7 @@ QUESTIONS = {
     "whose-price-moves": Question(
         "abc",
         "b",
-        "a token before the gap is predicted from what stands before it, where no alternative differs; one behind the "
+        "a token before the gap is predicted from what stands before it, where no alternative differs; one after the "
         "gap sees the word in it. That is where the right side has its say.",
     ),
     "two-papers": Question(

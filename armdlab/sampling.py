@@ -73,7 +73,7 @@ class Sampler:
             Tokens int64 (...), and float64 (...) their log-probabilities in nats, at temperature 1 and untruncated.
         """
         on_device = logits.device
-        logits = logits.to(self.device, torch.float64)
+        logits = logits.to(self.device).double()
         if self.temperature == 1 and given is None:  # what is drawn from tells the log-probability, too
             p = logits.softmax(-1)
             tokens = self.draw(self.truncate(p))
@@ -97,13 +97,13 @@ class Sampler:
         """
         if chances is not None and self.temperature == 1 and self.keeps_all:
             return chances.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1).log()
-        logits = logits.to(self.device, torch.float64)
+        logits = logits.to(self.device).double()
         chosen = logits.gather(-1, tokens.to(self.device).unsqueeze(-1)).squeeze(-1)
         return chosen - logits.logsumexp(-1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What tokens are drawn from: float64 (..., V), temperature and truncation applied, summing to 1."""
-        logits = logits.to(self.device, torch.float64)
+        logits = logits.to(self.device).double()
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         if self.temperature < TINY:  # not elsewhere: the last digits of what is drawn from would change

@@ -15,13 +15,13 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, tales
 from armdlab.cli import main
 from armdlab.curriculum import Curriculum
 from armdlab.evaluation import bound, likelihood
+from armdlab.figures.tales import tale_table
 from armdlab.generative import Generated
 from armdlab.objectives import nll
 from armdlab.rows import Rows, Text
 from armdlab.samples import Diversity, Share, diversity, judge, novelty, validity, write_tales
 from armdlab.scores import Figure
 from armdlab.tale_evaluation import Excess, excess_nats, tale_report
-from armdlab.tale_figures import tale_table
 from armdlab.tokenization import Tokenizer
 from armdlab.training import Plan, Training, load_plan
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from strategies import random_tokens, tiny
 
-from armdlab import ARMD, GenerationOrder, acceptance_figures, checks, figures, lab, lesson_figures
+from armdlab import ARMD, GenerationOrder, checks, figures, lab
 from armdlab.baselines import LeakyQuery
+from armdlab.figures import acceptance as acceptance_figures
+from armdlab.figures import lessons as lesson_figures
 from armdlab.masks import may_see
 from armdlab.model import sinusoids
 

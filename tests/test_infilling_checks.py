@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from armdlab import infilling_checks
+from armdlab.checks import infilling as infilling_checks
 
 
 def sentence_of(judge, function):

@@ -11,17 +11,13 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import (
-    GenerationOrder,
-    acceptance_checks,
-    checks,
-    curriculum_checks,
-    decoding_checks,
-    lab,
-    likelihood_checks,
-    stream_checks,
-)
+from armdlab import GenerationOrder, checks, lab
 from armdlab.baselines import LeakyMask
+from armdlab.checks import acceptance as acceptance_checks
+from armdlab.checks import curriculum as curriculum_checks
+from armdlab.checks import decoding as decoding_checks
+from armdlab.checks import likelihood as likelihood_checks
+from armdlab.checks import streams as stream_checks
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
 from armdlab.questions import QUESTIONS
@@ -642,6 +638,11 @@ def rolled(length, count, generator):
     return positions
 
 
+def fond_of_0(length, count, generator):
+    chance = torch.ones(length).index_fill(0, torch.tensor([0]), 20.0)
+    return exchanged(length, torch.multinomial(chance, count, generator=generator)) if count else torch.arange(length)
+
+
 def first_two_exchanged(length, count, generator):
     return exchanged(length, torch.randperm(length, generator=generator)[:2])
 
@@ -670,6 +671,7 @@ def first_two_exchanged(length, count, generator):
         ),
         (rolled, "for 3 of 9 3.0 positions move in the mean of 300 draws, and 2 should"),
         (first_two_exchanged, "positions move in the mean of 300 draws, and 2 should"),
+        (fond_of_0, "for 3 of 9 position 0 moves"),
         (shuffled_neighbours, "for 3 of 9 those that move are always neighbours; choose them anywhere"),
         (
             lambda n, c, g: right_shuffle(n, c, g).tolist(),

@@ -16,6 +16,7 @@ from armdlab.baselines import at_parity
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum
 from armdlab.figures import Picture
+from armdlab.figures.tables import bars, curriculum, curves
 from armdlab.generative import _recut, _rows_in_words, generated
 from armdlab.measured import Measured
 from armdlab.networks import SIZES, fresh
@@ -24,7 +25,6 @@ from armdlab.recipes import Recipe
 from armdlab.reproduce import Runs, Stopped, table1, table2, table3
 from armdlab.samples import validity
 from armdlab.sampling import seeded
-from armdlab.table_figures import bars, curriculum, curves
 from armdlab.tables import Cell, Line, Table
 
 TEXT = "\n\n".join(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from armdlab import GenerationOrder, start_checks
+from armdlab import GenerationOrder
+from armdlab.checks import start as start_checks
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,11 @@ from armdlab import GenerationOrder, start_checks
         ([[1], [4], [2, 5], [3, 6]], "your positions run from 1 to 6; count them from 0, as Python does"),
         ([[0], [3], [1, 4]], "every position 0 to 5 is made once, and by one step; yours are [0, 1, 3, 4]"),
         ([[0], [3], [1, 4], [], [2, 5]], "a step of yours is empty; every step makes at least one position"),
+        (
+            [[3], [0], [1, 4], [2, 5]],
+            "heads come first, stream by stream: step 1 makes 0 and step 2 makes 3; only then",
+        ),
+        ([[0], [1, 3], [2, 4], [5]], "heads come first, stream by stream"),
         ([[0], [3], [2, 5], [1, 4]], "step 3 makes [1, 4]: in a stream, tokens come left to right; yours makes [2, 5]"),
     ],
 )

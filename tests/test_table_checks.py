@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from armdlab import table_checks, table_figures
 from armdlab.checkpoints import to_json
+from armdlab.checks import tables as table_checks
 from armdlab.figures import Picture
+from armdlab.figures import tables as table_figures
 from armdlab.tables import Cell, Line, Table, recorded
 
 
@@ -60,6 +61,11 @@ def right_entropy(samples):
     return nats, nats / math.log(2)
 
 
+def by_length(samples):
+    nats = sum(len(sample) * nats_of(sample) for sample in samples) / sum(map(len, samples))
+    return nats, nats / math.log(2)
+
+
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
@@ -78,7 +84,8 @@ def right_entropy(samples):
         (lambda samples: (right_entropy(samples)[1], right_entropy(samples)[1]), "your first number is in bits"),
         (lambda samples: tuple(-x for x in right_entropy(samples)), "your entropy is negative"),
         (lambda samples: tuple(3 * x for x in right_entropy(samples)), "you sum over the samples; take their mean"),
-        (lambda samples: (0.5, 0.5), "the samples have 0.6495 nats and 0.9371 bits; yours are 0.5000 and 0.5000"),
+        (by_length, "you weight samples by their length; each sample counts once"),
+        (lambda samples: (0.5, 0.5), "the samples have 0.6307 nats and 0.9099 bits; yours are 0.5000 and 0.5000"),
     ],
 )
 def test_judge_of_entropy_names_the_mistake(function, sentence):

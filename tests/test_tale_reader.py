@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from armdlab import tales
-from armdlab.tale_checks import broken_tale, nats_of_choices
-from armdlab.tale_figures import agreements, costs, surprise
+from armdlab.checks.tales import broken_tale, nats_of_choices
+from armdlab.figures.tales import agreements, costs, surprise
 from armdlab.widgets.tale_reader import TaleReader, steps
 
 SEEDS = range(60)
@@ -170,6 +170,10 @@ def test_the_judge_of_nats_passes_the_right_answer_in_two_forms():
     assert nats_of_choices(lambda p: -torch.tensor(p).log().sum()).passed
 
 
+def another_tale(_):
+    return tales.sample(8).text.replace("The yellow doll was", "The yellow kite was")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -180,6 +184,7 @@ def test_the_judge_of_nats_passes_the_right_answer_in_two_forms():
         (lambda t: t.replace("the brown trunk", "the green kite"), "2 agreements are broken; break one"),
         (lambda t: re.sub(r"\btrunk\b", "book", t), "and no other word says so; leave the first mention as it was"),
         (lambda t: t.replace("leather trunk", "leather kite"), "words apart; break one over 40 or more"),
+        (another_tale, "your text is another one than tale 7; change a word or two of that and no more"),
     ],
 )
 def test_the_judge_of_breaks_says_what_is_missing(change, sentence):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from armdlab.figures import Picture
-from armdlab.lesson_figures import lines
+from armdlab.figures.lessons import lines
 from armdlab.recipes import Recipe, Session
 from armdlab.widgets import training_cockpit
 from armdlab.widgets.training_cockpit import TrainingCockpit

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import traitlets
 
-from armdlab import acceptance_figures
 from armdlab.engine import ARMDEngine
 from armdlab.figures import Picture
+from armdlab.figures import acceptance as acceptance_figures
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.speculative import Judgement, verified_steps

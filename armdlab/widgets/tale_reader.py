@@ -18,9 +18,9 @@ from typing import Any
 import ipywidgets as w
 
 from armdlab import tales
+from armdlab.figures.tales import agreements
 from armdlab.grammar import Choice, Mention, Reading
 from armdlab.grammar.values import Fork, Item, Slot
-from armdlab.tale_figures import agreements
 from armdlab.tales import TaleGrammar
 
 # Okabe and Ito's sky blue and orange, under black letters: legible on light and on dark pages

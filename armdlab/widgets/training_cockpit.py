@@ -10,8 +10,8 @@ from typing import Any
 
 import traitlets
 
-from armdlab import lesson_figures
 from armdlab.figures import Picture
+from armdlab.figures import lessons as lesson_figures
 from armdlab.recipes import Moment, Session
 from armdlab.widgets.pulled import RECORDED, PulledView
 

@@ -96,7 +96,7 @@ for streams in (1, 4):
     print(f"streams: {streams}, tales without a fault: {validity(texts).is_consistent}")
 
 # %% [markdown]
-# Small models err in either way, and the margins are wide: after +- stands one standard error, over 50 tales. [Lesson 05](05_parallel_streams.ipynb) measures what streams cost, and
+# Small models err in either way, and the margins are wide: after +- stands one standard error, over 50 tales (as if one more had been good and one more bad, so that 50 of 50 is no certainty). [Lesson 05](05_parallel_streams.ipynb) measures what streams cost, and
 # [lesson 06](06_exact_parallel.ipynb) writes in parallel without that cost.
 #
 # Two pictures of two runs. Each dot is a token, at its place in the text and at the step in which it was made; its colour is how likely
@@ -163,7 +163,7 @@ steps = [[0], [3], [1, 4], [2, 5]]
 ### END SOLUTION
 
 # %%
-from armdlab import start_checks as checks
+from armdlab.checks import start as checks
 
 warm_up = checks.steps_by_hand(steps)
 warm_up

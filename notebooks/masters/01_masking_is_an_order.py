@@ -67,7 +67,8 @@ lab.predict("written-first", guess="a")
 # stands at *position* $\pi(n)$ of the text. Positions that were masked at the same step are undone at the same step. They
 # form a **block**; $B(n)$ is the block of rank $n$.
 #
-# The package keeps both in one small value, `GenerationOrder`, and everything else is built on it.
+# The package keeps both in one small value, `GenerationOrder`, and everything else is built on it. Code counts positions, ranks and blocks
+# from 0; formulas, as the paper's, count positions and ranks from 1.
 
 # %%
 order = GenerationOrder.from_masking_times(times)
@@ -82,7 +83,7 @@ figures.ribbon(order, words)
 #
 # **Easy, 5 minutes.** Why it matters: this function is the bridge from diffusion to autoregression; everything that
 # follows walks over it. Given `times`, return the list of steps. Each step is the list of positions made together, and
-# what was masked last comes first. For `[2, 3, 1, 3, 2, 1]` that is `[[1, 3], [0, 4], [2, 5]]`.
+# what was masked last comes first; a step at which nothing was masked is left out. For `[2, 3, 1, 3, 2, 1]` that is `[[1, 3], [0, 4], [2, 5]]`.
 
 
 # %%
@@ -152,7 +153,7 @@ lab.predict("blocks-of-three", guess="b")
 # ### Exercise 2: the two masks
 #
 # **Easy, 5 minutes.** Why it matters: `<` against `<=` is one character. A model with the wrong one reaches a loss
-# that is too good to be true (lesson 02 shows one), and when it writes, the token that it relied on is not there. Given `blocks`, the int64 tensor of $B(n)$ for each rank,
+# that is too good to be true (lesson 02 shows such a loss, lesson 04 trains a model with this very leak), and when it writes, the token that it relied on is not there. Given `blocks`, the int64 tensor of $B(n)$ for each rank,
 # return `M^c` and `M^sc` as two boolean tensors of shape `(N, N)`.
 
 
@@ -184,18 +185,20 @@ lab.show_source(may_see)
 # %% [markdown]
 # ### Any permutation, one triangle
 #
-# If every block is one token, then in generation order $B(n) = n$ and the masks are the plain triangle, **whatever the
-# permutation**. So the fast causal kernels of an autoregressive model serve any order; only real blocks need a mask.
+# If every block is one token, then in generation order $B(n) = n$, and the masks are plain triangles, **whatever the
+# permutation**: $M^{c}$ with its diagonal, $M^{sc}$ without it. So the fast causal kernels of an autoregressive model serve any order; only real blocks need a mask.
 
 # %%
 shuffled = GenerationOrder.random(6)
 triangle = torch.ones(6, 6, dtype=torch.bool).tril()
-lab.report(order=shuffled.positions.tolist(), is_triangle=torch.equal(causal_mask(shuffled), triangle))
+lab.report(order=shuffled.positions.tolist(), Mc_is_triangle=torch.equal(causal_mask(shuffled), triangle))
+lab.report(Msc_is_triangle_without_diagonal=torch.equal(strictly_causal_mask(shuffled), triangle.tril(-1)))
 
 # %% [markdown]
 # ## 4. From eq. (1) to eq. (2): one pass instead of many
 #
-# Let $\alpha_t$ be the chance that a token is still clean at step $t$, so $\alpha_0 = 1$ and $\alpha_T = 0$. Masked
+# Let $\alpha_t$ be the chance that a token is still clean at step $t$, so $\alpha_0 = 1$ and $\alpha_T = 0$. Each position draws its
+# step $\tau(j)$ for itself, independently of the others, by this one $\alpha$. Masked
 # diffusion calls the network once for each step $t$, on the text $z^t$ as it looks then, and scores **every** masked token:
 #
 # $$\mathcal{L}_{\text{diff}} = \sum_{t=1}^{T} \mathbb{E}\Big[\,\underbrace{\tfrac{\alpha_{t-1} - \alpha_t}{1 - \alpha_t}}_{P(\tau(j) = t \,\mid\, \tau(j) \le t)} \; \sum_{j:\, z^t_j = [m]} -\log p(z_j \mid z^t) \Big] \qquad (1)$$
@@ -204,7 +207,7 @@ lab.report(order=shuffled.positions.tolist(), is_triangle=torch.equal(causal_mas
 # Now three short steps:
 #
 # 1. The weight is a probability: given that $j$ is masked by step $t$, it is the chance that this happened *exactly* at $t$.
-# 2. That chance is independent of $z^t$, which only knows that $j$ is masked. So, in expectation, weighting all masked
+# 2. As positions are masked independently, $z^t$ says no more about $\tau(j)$ than that it is at most $t$. So, in expectation, weighting all masked
 #    tokens equals scoring only those with $\tau(j) = t$: the block that is undone at step $t$.
 # 3. Write $x = \pi(z)$ for the text in generation order. What is clean at step $t$ is exactly what lies in earlier blocks:
 #
@@ -337,7 +340,7 @@ LeakDetector(" ".join(words), my_order)
 # ## What to be able to say aloud
 #
 # - Masking gives each position a step; sorted backwards, the steps are an order, and ties are blocks.
-# - $M^{c}$ lets a token see its own block, $M^{sc}$ does not. For single tokens both are the plain triangle, in any permutation.
+# - $M^{c}$ lets a token see its own block, $M^{sc}$ does not. For single tokens they are the triangle with and without its diagonal, in any permutation.
 # - Weighting all masked tokens (eq. 1) and scoring each token in its own block (eq. 2) are equal in expectation; (2) takes one pass.
 # - A mask hides keys and values, not the query. Strict causality needs both closed, and one changed word shows whether they are.
 #

@@ -30,10 +30,11 @@ import time
 
 import torch
 
-from armdlab import ARMD, ARMDConfig, GenerationOrder, lesson_figures, tales
-from armdlab import likelihood_checks as checks
+from armdlab import ARMD, ARMDConfig, GenerationOrder, tales
 from armdlab.baselines import MDLM
+from armdlab.checks import likelihood as checks
 from armdlab.evaluation import bound, likelihood
+from armdlab.figures import lessons as lesson_figures
 from armdlab.objectives import diffusion_bound, nll
 from armdlab.rows import Rows
 
@@ -53,14 +54,14 @@ lesson_figures.bars(nats, title="What a tale costs", x="nats a tale", levels=tru
 
 # %% [markdown]
 # Each ARMD bar took one pass over the sixteen tales, and is exact. The MDLM bar took sixteen passes, and is an estimate of an
-# upper bound. (It was trained for fewer steps than the other two; in the tables of the [README](../README.md) MDLM
-# has ten times the steps of ARMD. And sixteen tales are few: on 400 ARMD left to right and AR pay the same, to 0.03 nats.) What these words mean is the
+# upper bound. (It was trained for far fewer steps than the other two, on fewer tales, and without the soft targets that they had at last, lesson X1: read
+# its bar for how a bound is measured, not for how good masked diffusion can be. In the tables of the [README](../README.md) it has ten times the steps of ARMD. And sixteen tales are few: on 400 ARMD left to right and AR pay the same, to 0.03 nats.) What these words mean is the
 # subject of this lesson.
 #
 # ## 1. One pass, every term
 #
 # Under an order, a text is made block by block. Chances of things made one after another multiply, so nats add. This is the
-# *chain rule*; $B(n)$ is the block of token $n$, as in lesson 01, and $\pi$ the order:
+# *chain rule*; $B(n)$ is the block of token $n$, as in lesson 01, and $\pi$ the order. Papers call the left side *negative log-likelihood*, NLL; we call it the price.
 #
 # $$-\log p(x \mid \pi) = \sum_{n=1}^{N} -\log p\big(x_n \mid x_i : B(i) < B(n)\big)$$
 #
@@ -167,13 +168,15 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# Even five shuffled tokens, which it was once taught, are dear by now: its later lessons did not practise them ([lesson 04](04_permutation_training.ipynb) shows such forgetting).
+# Even five shuffled tokens, which it was once taught, are dear by now: the later phases of its training did not practise them ([lesson 04](04_permutation_training.ipynb) shows such forgetting).
 # So a likelihood belongs to a model **and** an order, and whoever states one should name both. Masked diffusion has no
 # favourite: it is trained on all orders at once. Let us see what it pays.
 #
 # ## 3. What masked diffusion pays
 #
-# The sampler of masked diffusion draws an order $\pi$ at random, all $N!$ being equally likely, and then writes along it. So its
+# The sampler of masked diffusion draws an order $\pi$ at random, all $N!$ being equally likely, and then writes along it. (In lesson 01 several tokens could
+# share a step. Let the number of steps $T$ grow, and ties vanish, whatever $\alpha$ is. So masked diffusion is an *any-order autoregressive model*, Hoogeboom et al., 2022,
+# Ou et al., 2024, that is trained on one state of one order at a time. ARMD chooses which orders it learns, and gets all $N$ terms of an order in one pass.) So its
 # probability of a text is a mean over orders, and that is its **exact** price:
 #
 # $$-\log p(x) = -\log \frac{1}{N!} \sum_\pi p(x \mid \pi)$$
@@ -419,7 +422,8 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# At equal calls ARMD is ahead, and MDLM needs 250 to 300 of them for what ARMD reaches in 150. Left to right is easiest, for that is how the
+# At equal calls ARMD is ahead, and after 300 of them MDLM is about where ARMD was after 150. (A call of ARMD is dearer, too: 1.28 times the
+# multiplications of a network of 6 layers with one stream, lesson 02. So even at equal work it is ahead.) Left to right is easiest, for that is how the
 # source writes. (Decimals of this cell differ between machines, and MDLM's bound has noise of its own; that ARMD is ahead does not.)
 #
 # ## What to be able to say aloud
@@ -435,7 +439,7 @@ lesson_figures.lines(
 # This is the second half of section 3 of *Auto-Regressive Masked Diffusion Models* (Karami and Ghodsi, arXiv 2601.16971), and the
 # difference between the kinds of rows in its Table 3. The bound is eq. (10) of MDLM (Sahoo et al., 2024), in the form that draws the
 # number of masked tokens; the exact figure of masked diffusion by many orders is that of Eso-LMs (Sahoo et al., 2025). In rows that are
-# padded, ARMD pays for padding that text made later has seen ([lesson X1](x1_tales.ipynb)), and MDLM for all of it: a small
+# padded, ARMD also pays for those tokens of padding that were made before some token of the text, which could read them ([lesson X1](x1_tales.ipynb)), and MDLM for all padding: a small
 # disadvantage, as padding is easy. Our learning curves are of a toy; the tables of the [README](../README.md) have real text.
 
 # %%

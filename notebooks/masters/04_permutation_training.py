@@ -32,14 +32,15 @@ from dataclasses import replace
 import datasets
 import torch
 
-from armdlab import ARMD, ARMDConfig, lesson_figures
-from armdlab import curriculum_checks as checks
+from armdlab import ARMD, ARMDConfig
 from armdlab.baselines import LeakyMask
+from armdlab.checks import curriculum as checks
 from armdlab.curriculum import Curriculum
 from armdlab.evaluation import likelihood
+from armdlab.figures import lessons as lesson_figures
+from armdlab.figures.tables import curriculum
 from armdlab.recipes import Recipe, Session
 from armdlab.rows import Text
-from armdlab.table_figures import curriculum
 from armdlab.training import Plan, Training
 from armdlab.widgets.training_cockpit import TrainingCockpit
 
@@ -56,7 +57,7 @@ lab.report(**{phase: f"{points[0][1]:.2f} to {points[-1][1]:.2f} nats a token" f
 lesson_figures.lines(way, title="ARMD on the Python manual", x="step", y="nats a token, left to right")
 
 # %% [markdown]
-# ## 1. Three lessons for a model
+# ## 1. Three phases
 #
 # A network that must predict any token from any others has much to learn at once. The paper's *progressive permutation* starts
 # with what is easy:
@@ -88,7 +89,7 @@ curriculum(plan, recipe.steps)
 # %% [markdown]
 # ### Exercise 1: the ramp
 #
-# **Easy, 6 minutes.** Why it matters: off by one here, and the model meets its hardest orders a lesson too early, or never. Return
+# **Easy, 6 minutes.** Why it matters: off by one here, and the model meets its hardest orders a phase too early, or never. Return
 # the number of shuffled tokens at a step, a whole number: 0 before `i_ar`; from step `i_ar` on it grows evenly from 1, so as
 # to be `rho` at the last step before `i_perm`; from then on it stays `rho`. Between, round down:
 #
@@ -122,7 +123,7 @@ first
 #
 # **Medium, 10 minutes.** Why it matters: "shuffle $\rho$ tokens" can be read in five ways, and four of them teach something else.
 # Here: choose `count` positions anywhere, all choices equally likely; they exchange places among themselves at random; all
-# others stay where left to right has them. Return the int64 tensor of positions by rank. Draw from `generator` alone, so
+# others stay where left to right has them. (A single one has nobody to exchange with.) Return the int64 tensor of positions by rank. Draw from `generator` alone, so
 # that the same seed gives the same order on every machine that resumes a run.
 
 
@@ -164,7 +165,7 @@ lab.report(
 lesson_figures.orders(positions, rows, "The order at six steps")
 
 # %% [markdown]
-# **Why are fewer tokens moved than shuffled?** Who exchanges places at random may draw his own place again: of $\rho$ tokens one stays,
+# **Why are sometimes fewer tokens moved than shuffled?** Who exchanges places at random may draw his own place again: of $\rho$ tokens one stays,
 # on average, whatever $\rho$ is.
 #
 # ## 2. Train it, live
@@ -275,7 +276,7 @@ lesson_figures.lines(
 # %% [markdown]
 # The two curves do not show the same thing. The training loss is the price of the orders *being taught*. While the ramp makes them
 # harder (steps 112 to 300) it hardly moves, though the model learns fast, as the held-out price shows, which is left to right
-# throughout. At step 750 it drops, and nothing has been learnt in that moment: the questions have become easier. Whoever compares
+# throughout. At step 750 it drops (a smoothed curve takes some steps to show it), and nothing has been learnt in that moment: the questions have become easier. Whoever compares
 # a curve of ARMD with one of an AR model must compare held-out prices under one order.
 #
 # The break in the manual's curve, at the top of this lesson, is of another kind: it *is* a held-out price, and it rose. Where streams
@@ -286,7 +287,7 @@ lesson_figures.lines(
 print(session.sample())
 
 # %% [markdown]
-# ## 3. What each lesson is good for
+# ## 3. What each phase is good for
 #
 # In the run above the model also grew better for the simple reason that it trained longer. To see what an *order* teaches, we hold
 # all else fixed: four small models, the same start, the same batches, the same 600 steps, four curricula.
@@ -343,13 +344,13 @@ lesson_figures.table(by_curriculum, title="Taught in rows, asked in columns", un
 
 # %% [markdown]
 # Every order is learnt best by practising it: the diagonal wins. But look off the diagonal, at the column *4 streams*. The model that was
-# *shuffled* has never seen a stream, and pays far less than the one that only read left to right: it has learnt to fill in a token whose
-# neighbour is missing. That is the paper's reason for the second lesson. And *random* from the start is the best at random orders
+# *shuffled* has never seen a stream, and pays far less than the one that only read left to right: it has learnt to predict from a text with
+# holes. That is the paper's reason for the second phase. And *random* from the start is the best at random orders
 # alone; in every other column it pays more than *shuffled*.
 #
 # ### Break it
 #
-# Here is the same training with `LeakyMask` of lesson 02, whose targets can see themselves, for 300 steps left to right. The source itself
+# Here is the same training with `LeakyMask` of lesson 01, whose targets can see themselves, for 300 steps left to right. The source itself
 # pays 42.06 nats for a tale (lesson X1), which has 164 tokens here: 0.26 a token, and more in rows that begin anywhere. Then
 # change `LeakyMask` to `ARMD` and run it again.
 
@@ -365,7 +366,7 @@ lab.report(below_what_the_source_pays=leaky["left to right"] < 0.25)
 # - The curriculum is a function from the step to an order: left to right, then a growing number of shuffled tokens, then streams.
 # - The training loss prices the orders being taught, so it moves when they change. Compare held-out prices under a named order.
 # - What is practised grows cheap, what is not is forgotten; a budget of steps is divided among orders.
-# - Shuffling teaches to do without one's neighbour, and so prepares for streams.
+# - Shuffling teaches to predict from a text with holes, and so prepares for streams.
 #
 # ## In the paper, and what we simplified
 #

@@ -29,11 +29,12 @@ import textwrap
 
 import torch
 
-from armdlab import GenerationOrder, figures, lesson_figures, tales
-from armdlab import decoding_checks as checks
+from armdlab import GenerationOrder, figures, tales
+from armdlab.checks import decoding as checks
 from armdlab.decoding import decode_steps
 from armdlab.engine import Engine
 from armdlab.evaluation import likelihood
+from armdlab.figures import lessons as lesson_figures
 from armdlab.gated import Gate
 from armdlab.masks import ALL_VISIBLE
 from armdlab.objectives import nll
@@ -51,6 +52,10 @@ figures.ribbon(GenerationOrder.strided(12, 3), words, "Twelve words in three str
 # 2. Then one token of every stream at a time, left to right in each: $N/S - 1$ calls.
 #
 # As in lesson 00, $\text{calls} = S + N/S - 1$.
+#
+# Why streams, and not blocks of $S$ neighbours? Neighbours depend on each other most. Tokens that are made together here stand $N/S$ apart, so drawing
+# them independently costs little: that is the whole design. It costs most where distant words must agree (a name, a colour), and where $N/S$ is small.
+# And it has a price of its own: $N$ is fixed before the first token, since heads stand at multiples of $N/S$. A shorter text ends in padding, and the last streams may hold nothing else.
 #
 # **A row has $N = 160$ tokens. Which $S$ needs the fewest calls?**
 #
@@ -172,6 +177,8 @@ for seed in (0, 1, 2):
 # - **evidence**, rows of X: the tokens that the last call made (BOS in the first call);
 # - **targets**, rows of G: the positions that this call is to predict; their logits come out.
 #
+# (An AR transformer has one row a token, which is both. Two are not twice the work: X ends with the two-stream layers, and G makes no keys and values there, so it is about 1.3 times again, as in lesson 02.)
+#
 # **160 tokens in four streams, 43 calls. How many rows of X and G go through the network in all, with a cache?**
 #
 # - **a** 43 calls of 320 rows, 13,760
@@ -236,7 +243,7 @@ lab.report(price_of_the_tale=float(one_pass.sum()), **{"each token within 1e-5":
 # The 160 prices of 43 small calls are those of one full pass, to 1e-5: the cache is no approximation. No mask was needed, for a cache holds
 # only what may be seen. That is the whole decoder; `decode_steps` adds the drawing of tokens.
 #
-# **Break it:** leave out the last evidence (`steps[k - 1][:-1]`) and run both cells again. Nothing stops you; only the price rises.
+# **Break it:** once streams run, forget what the first of them made last (`steps[k - 1][-3:]` in place of `steps[k - 1]`; a head still goes in), and run both cells again. Nothing stops you; only the price rises, to several times what it was.
 #
 # ### Watch the streams
 #
@@ -316,7 +323,7 @@ lab.report(**{name: f"{nats.sum(-1).mean():.2f} nats a row" for name, nats in ro
 
 # %% [markdown]
 # The difference of the last two estimates what is lost because tokens of a call are blind to each other, 40 tokens apart; that of the last and the first, what it
-# costs to begin in the middle. Which is larger? (With one reserve: the model practised the last order half as often as
+# costs to begin in the middle. Which is larger? (With one reserve: for most of its training the model practised the last order half as often as
 # streams, so the estimate may be too low.)
 #
 # ## 5. Streams that wait
@@ -355,7 +362,7 @@ lesson_figures.lines(
 )
 
 # %% [markdown]
-# So one number buys care with calls, up to a point (of 64 texts, a count is sure to about 4). But a gate is no free lunch: a token that was drawn and refused is drawn anew, so likely
+# So one number buys care with calls, up to a point (of 64 texts, a count has a standard error of up to 4). But a gate is no free lunch: a token that was drawn and refused is drawn anew, so likely
 # words are favoured, and what comes out is not quite the model's distribution. A gate on entropy (`Gate(max_entropy=...)`) looks
 # before it draws.
 #

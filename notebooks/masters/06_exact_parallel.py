@@ -29,18 +29,10 @@ import textwrap
 
 import torch
 
-from armdlab import (
-    ARMD,
-    ARMDConfig,
-    GenerationOrder,
-    acceptance_figures,
-    decode_steps,
-    generate,
-    lesson_figures,
-    speculative,
-    tales,
-)
-from armdlab import acceptance_checks as checks
+from armdlab import ARMD, ARMDConfig, GenerationOrder, decode_steps, generate, speculative, tales
+from armdlab.checks import acceptance as checks
+from armdlab.figures import acceptance as acceptance_figures
+from armdlab.figures import lessons as lesson_figures
 from armdlab.masks import Mask, Masks
 from armdlab.objectives import nll
 from armdlab.rows import Rows
@@ -187,8 +179,9 @@ for name, q in {"good": [0.5, 0.35, 0.15], "uniform": [1 / 3] * 3, "perverse": [
 # asked one by one; from $f$ on these answers are $p$, for the drafts that stand there and for the place behind them. The $W - 1$ ranks that follow see
 # the same tokens as that last place, and none of each other: they are $q$ for the next drafts. So a call makes one token at least, and $W$ at most (`window` in the code).
 # No order asks for exactly this, as the last place has no token yet. So we write the three relations of lesson [02](02_strictly_causal.ipynb) by hand: which rows of X read which of X,
-# which of G read which of X, and, in the layers behind the two streams, which of G read which of G: there the one-by-one rows read one another in turn, and each of the
-# new drafts reads those and itself, but no other draft.
+# which of G read which of X, and, in the layers after the two-stream ones, which of G read which of G: there the one-by-one rows read one another in turn, and each of the
+# new drafts reads those and itself, but no other draft. With `alone` = 3 and `together` = 2 the five rows of `sees` are: BOS; BOS and rank 0; BOS, 0 and 1; and twice more BOS, 0 and 1. Its first three rows are those of X, too.
+# In `siblings`, row 4 reads rows 0 to 2 and itself, not row 3.
 
 
 # %%
@@ -257,7 +250,8 @@ lab.report(tokens_made_in_these_calls=n_made[start : start + 6])
 acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 
 # %% [markdown]
-# Read it downwards: grey drafts appear again one row below, now in front; an orange cell without *not* is the one more. The heads of the streams
+# Read it downwards: grey drafts appear again one row below, now in front; an orange cell without *not* is the token that a call draws itself once all its drafts have passed (the *bonus token* of other papers, where a draft that stays is *accepted* and
+# the judge is a *verifier*). The heads of the streams
 # were all drafted before any token stood, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
 # the refused draft whose place had the chance to stay that is nearest to one half, however far that may be, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
@@ -272,7 +266,7 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words, draft=draft)
 
 # %% [markdown]
-# They share little: drafted without the heads before it, a head is any word that may begin a quarter of any tale. (The draft itself may be one whose bar is too low to be seen.)
+# What $p$ has seen and $q$ had not are the drafts before it. Where one of these decides what may stand here, the two share little. (The draft itself may be one whose bar is too low to be seen.)
 #
 # ### Call by call
 #
@@ -347,7 +341,7 @@ for name, how in ways.items():
 # %% [markdown]
 # The second figure of a line prices what verified texts are drawn from, the first what plain streams are. Were the model perfect, the second
 # could not be the higher one: who sees more pays no more, on average. Where it is higher, or hardly lower, the model has not learnt to listen: of
-# the orders that it was taught last, two in nine were of streams in blocks, and as many of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
+# the orders that it was taught last, two in eleven were of streams in blocks, and three of streams one by one. Price and tales need not tell the same story, so look at both. Exact means exactly *this
 # model's* chain rule in *this* order, for better or worse. It repairs what streams lose, not what the model never learnt.
 #
 # ## 5. How many tokens a call makes

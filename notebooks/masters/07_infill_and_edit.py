@@ -29,10 +29,11 @@ import textwrap
 
 import torch
 
-from armdlab import ARMD, ARMDConfig, GenerationOrder, decode_steps, figures, generate, lesson_figures, tales
-from armdlab import infilling_checks as checks
+from armdlab import ARMD, ARMDConfig, GenerationOrder, decode_steps, figures, generate, tales
+from armdlab.checks import infilling as checks
+from armdlab.figures import lessons as lesson_figures
+from armdlab.figures.infilling import alternatives, two_sides
 from armdlab.infilling import filling_nll, filling_order, surest_first
-from armdlab.infilling_figures import alternatives, two_sides
 from armdlab.objectives import nll
 
 words = "on ____ he gave it ____ Billy ____".split()
@@ -112,8 +113,8 @@ for seed in (1, 2, 3):
     print(f"seed {seed}:{said} ({int((filled == ids)[known].sum())} known tokens are as they were)")
 
 # %% [markdown]
-# The colour, the thing and the day stand further on in the tale, and all three seeds find them. *Billy, who was ____* leaves room for *ill* alone: one seed writes *all*, the beginning
-# of *all alone*, and so make a fault. The last gap is free, and each seed fills it in its own way. A model that writes from left to right would have had to guess all that comes later.
+# The colour, the thing and the day stand further on in the tale, and all three seeds find them. *Billy, who was ____* leaves room for *ill* alone; some seeds write *all*, the beginning
+# of *all alone*, and so make a fault. (Try more of them.) The last gap is free, and each seed fills it in its own way. A model that writes from left to right would have had to guess all that comes later.
 #
 # ## 2. What a filling costs
 #
@@ -139,7 +140,7 @@ second
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>First the log-probability of each token: <code>log_softmax</code> over the vocabulary, then <code>gather</code> what the tokens picked.</details>
-# <details><summary>Hint 2</summary>Of the factors of the chain rule only those behind what is known belong to the filling.</details>
+# <details><summary>Hint 2</summary>Of the factors of the chain rule only those that come after what is known belong to the filling.</details>
 # <details><summary>Solution</summary>In <a href="solutions/{NAME}.ipynb">the solution notebook</a>.</details>
 
 # %% [markdown]
@@ -186,8 +187,11 @@ def prices(known):
     with torch.no_grad():
         found = {way: float(filling_nll(model, ids[None], known, order).sum()) for way, order in orders.items()}
     walk = list(surest_first(model, ids.masked_fill(~known, -1), words=ids))
-    print("surest first goes:", " |".join(tokenizer.decode([int(ids[step.positions[0]])]) for step in walk))
-    return found | {"surest first": -float(sum(step.log_probs.sum() for step in walk))}
+    nats = [-float(step.log_probs.sum()) for step in walk]
+    said = [tokenizer.decode([int(ids[step.positions[0]])]) for step in walk]
+    said = [f"{word} ({paid:.1f})" if paid > 2 else word for word, paid in zip(said, nats, strict=True)]
+    print("surest first goes:", " |".join(said))
+    return found | {"surest first": sum(nats)}
 
 
 without = (torch.arange(N) < 11) | (torch.arange(N) > 21)  # the second sentence is left out
@@ -200,7 +204,7 @@ lesson_figures.bars(
 
 # %% [markdown]
 # A perfect model would show four equal bars. By how much they differ says how far this one is from it. From left to right is how it practised to fill gaps. *Surest first* finds an
-# order for itself, and nearly all of its price is one word: *he*, asked for while *Saturday* is still missing. Right to left and random orders ask for most words with their left neighbour missing, which it has hardly practised.
+# order for itself; a number in brackets is the price of a word that costs more than 2 nats. Where it is dear, nearly all of its price is such a word: a question that it has hardly practised. Right to left and random orders ask for most words with their left neighbour missing, which it has hardly practised.
 #
 # ## 3. What is the right side worth?
 #
@@ -259,9 +263,9 @@ shown = [f"{int(at)}: {read(ids[at : at + 1]).strip()}" for at in dearest]
 two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dearest words of the tale")
 
 # %% [markdown]
-# Of true prices it holds that knowing more lowers them *in the mean*; one word may rightly cost more. Of a learnt model even that need not hold; here the mean falls, by 0.01 nats a
-# word. But some words cost more than they may, most at the beginning: *brave* should cost 2.40 nats, and costs 13.39. One in nine of the orders that it was taught last had gaps,
-# and those were one to three spans, none shorter than seven tokens: single holes it never practised. It fills most all the same, for 0.28 +- 0.13 nats in the mean of 150 other tales.
+# Of true prices it holds that knowing more lowers them *in the mean*; one word may rightly cost more. Of a learnt model even that need not hold; here the mean hardly
+# moves. And some words cost more than they may, most at the beginning: *brave* should cost 2.40 nats, and costs 13.09. One in eleven of the orders that it was taught last had gaps,
+# and those were one to three spans, none shorter than seven tokens: single holes it never practised. Still, one token left out costs only 0.14 +- 0.05 nats, the mean over 150 other tales.
 # *Any order can be asked* is a fact of the architecture, *any order is answered well* would be a fact of training (lesson 04).
 #
 # ## 4. Two ways to ask the same question
@@ -274,7 +278,7 @@ two_sides(shown, left[dearest].tolist(), both[dearest].tolist(), title="The dear
 # **For way two we choose left to right, which the model has practised most. At which tokens can the prices of two alternatives differ?**
 #
 # - **a** at the gap only
-# - **b** at the gap and behind it
+# - **b** at the gap and to its right
 # - **c** everywhere
 
 # %%
@@ -364,7 +368,7 @@ print("\n".join(f"{way}: {whole[way]} tales without a fault, {same[way]} words a
 lesson_figures.bars(same, title="Six words left out of each of 16 tales", x="words as they stood, of 96", digits=0)
 
 # %% [markdown]
-# Which order is best is a question to the model and its training, and this is how to put it. Of 16 tales a count is sure to about 2, so take a difference of one or two for
+# Which order is best is a question to the model and its training, and this is how to put it. Of 16 tales a count has a standard error of up to 2, so take a difference of one or two for
 # a hint, and no more. Weighing whole texts costs eight fillings and one more pass; it helps wherever
 # some of the eight are good and the model knows a good text when it reads one.
 #
@@ -406,7 +410,7 @@ for at, word, depends in ((112, " Friday", [12]), (12, " Friday", [112]), (menti
     print(f"position {at} becomes{word}: positions {depends} become{became}; {faults} faults in the tale")
 
 # %% [markdown]
-# No rule of tales was written for this. The model has read the new word, wherever it stands. (Nor was anything written to make it sure: with *Emil* in the place of *Ruby* it fills in *Luca*, then *Emil*. Try it.)
+# No rule of tales was written for this. The model has read the new word, wherever it stands. (Nor was anything written to make it sure: with *Emil* in the place of *Ruby* it fills in *Emil* twice, and leaves a *she* that should be a *he*, for that word was given. Try it.)
 #
 # **Break it:** price the gap at position 12 in the order of reading, and it is blind to its right side. We change the day behind it and look at the price of the first one:
 
@@ -422,7 +426,7 @@ for name, order in {"infilling": one_gap(12), "left to right": GenerationOrder.l
 # ## What to be able to say aloud
 #
 # - To condition on anything, put it first: infilling is an order, and needs no mask token; to be done well it needs practice.
-# - The known tokens cost no call. The nats behind them sum to $-\log p(\text{gaps} \mid \text{known})$, exactly, under a named order.
+# - The known tokens cost no call. The nats of all that is made after them sum to $-\log p(\text{gaps} \mid \text{known})$, exactly, under a named order.
 # - For a perfect model every one-by-one order of the gaps has the same price. How far they lie apart says how far the model is from it.
 # - More knowledge lowers a true price in the mean; a learnt one only as far as the curriculum has taught its use.
 # - $p(a \mid \text{rest})$ can be asked in two ways, by the gap or by the whole text. Propose by the first, decide by the order that was practised.

@@ -31,8 +31,9 @@ from pathlib import Path
 
 import torch
 
-from armdlab import ARMD, ARMDConfig, GenerationOrder, tale_figures, tales
-from armdlab import tale_checks as checks
+from armdlab import ARMD, ARMDConfig, GenerationOrder, tales
+from armdlab.checks import tales as checks
+from armdlab.figures import tales as tale_figures
 from armdlab.widgets.tale_reader import TaleReader, steps
 
 tale = tales.sample(7)
@@ -258,7 +259,7 @@ tale_figures.tale_table(report)
 # %% [markdown]
 # Read the table from left to right. The *excess* is what the model has not learnt and, in streams, also what no model could know: tokens that are
 # made together cannot see each other. Here streams cost less than left to right. They were its last lesson, which may be why; one run does not prove it. Both parts
-# lower the share of *consistent* tales. The tales that are scored are all 72 there are, each as likely as the others, so the mean is the exact divergence, and +- says only how much tales differ. The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
+# lower the share of *consistent* tales. The tales that are scored are all 72 there are, each as likely as the others, so the mean is the exact divergence, and +- says only how much tales differ. (Nearly all are among the 300 that were trained on. That cannot push the mean below the entropy: all 72 are scored, each once.) The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
 #
 # **NLL for padding.** A row holds one tale; the rest of it is padding. Left to right it costs nothing: whoever reads stops at
 # the end of the text, so the chances of all that could follow sum to 1. A stream that starts behind the end of the tale is
@@ -289,7 +290,8 @@ for choice in alternatives(reading.telling):
 # %% [markdown]
 # Twelve things can be brown and made of leather; fifty-nine can be Theo's friend. A target that names them all, each with its chance, asks for the same in the mean, with less noise: replacing a draw by its expectation
 # is known as the *Rao-Blackwell* way. `armdlab train --soft-targets` does so for any order: what stands in earlier blocks is known, so a
-# name that is told before is none of the sixty. The model of tales that we ship was taught so at last. English has no such oracle.
+# name that is told before is none of the sixty. The ARMD and the AR that we ship were taught so at last. A second term of their loss, *unlikelihood* (Welleck et al., 2020), pushed down tokens that had been said already
+# where many could come: a name used twice costs a model only $\ln(60/59)$ = 0.017 nats, which the loss hardly feels. English has no such oracle.
 #
 # ## Recap
 #
@@ -299,7 +301,7 @@ for choice in alternatives(reading.telling):
 #
 # ## Where this sits
 #
-# The paper (Karami and Ghodsi, arXiv 2601.16971) judges samples by the perplexity that GPT-2 gives them, beside their entropy.
+# The paper (Karami and Ghodsi, arXiv 2601.16971) judges samples by the perplexity that GPT-2 Large gives them, beside their entropy.
 # We keep those in mind, and add a ruler that cannot be fooled. What it costs: our tales are far simpler than English, so
 # an excess here says how well a *method* learns what there is to learn, not how well it writes novels. The price of a text is
 # that of its canonical tokens, the one way in which the tokenizer itself cuts it. Other tokens spell the same text and are not counted, so its true price can only be lower, and the

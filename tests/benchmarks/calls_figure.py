@@ -6,7 +6,7 @@ from itertools import cycle
 from matplotlib.figure import Figure
 
 from armdlab.figures import INK, Picture, log_scale
-from armdlab.table_figures import STYLES, kind_of
+from armdlab.figures.tables import STYLES, kind_of
 
 LAST_NUMBER = re.compile(r"\d[\d.]*(?=\D*$)")
 

@@ -35,12 +35,12 @@ from torch.profiler import ProfilerActivity
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
+from armdlab.figures.tables import front
 from armdlab.orders import UNKNOWN
 from armdlab.packing import PackedLinear, best_dtype
 from armdlab.samples import validity, write_tales
 from armdlab.sampling import REVEALING, Sampler, seeded
 from armdlab.speculative import verified_steps
-from armdlab.table_figures import front
 from armdlab.trained import fastest_device
 
 STREAMS = (1, 2, 4, 8, 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from difflib import SequenceMatcher
 
 from armdlab import tales
 from armdlab.checks import Verdict, as_number, call
@@ -47,7 +48,8 @@ def broken_tale(text: str, seed: int, *, kind: str, at_least: int) -> Verdict:
         kind: of the agreement to break.
         at_least: words between the two mentions.
     """
-    if text == tales.sample(seed).text:
+    told = tales.sample(seed).text
+    if text == told:
         return Verdict(False, "the tale is as it was told; change one word of it")
     reading = tales.load_grammar().read(text)
     if not reading.parses:
@@ -68,4 +70,12 @@ def broken_tale(text: str, seed: int, *, kind: str, at_least: int) -> Verdict:
         return Verdict(
             False, f"the two mentions are {violation.distance} words apart; break one over {at_least} or more"
         )
+    if _n_changed(told, text) > 2:
+        return Verdict(False, f"your text is another one than tale {seed}; change a word or two of that and no more")
     return Verdict(True, f"check finds it, {violation.distance} words after what settled it: {violation.sentence}")
+
+
+def _n_changed(told: str, text: str) -> int:
+    """How many words of a tale became others, came in or went."""
+    matcher = SequenceMatcher(a=told.split(), b=text.split(), autojunk=False)
+    return sum(max(i1 - i0, j1 - j0) for kind, i0, i1, j0, j1 in matcher.get_opcodes() if kind != "equal")

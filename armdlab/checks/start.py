@@ -48,5 +48,7 @@ def _fault(found: list[list[int]]) -> str | None:
             return (
                 f"you make {a} and {b} in one step, and both are in stream {a // 3 + 1}; a step makes one token of each"
             )
+    if found[:STREAMS] != right[:STREAMS]:
+        return "heads come first, stream by stream: step 1 makes 0 and step 2 makes 3; only then do streams go on"
     at = next(i for i, (a, b) in enumerate(zip(found, right, strict=False)) if a != b)
     return f"step {at + 1} makes {right[at]}: in a stream, tokens come left to right; yours makes {found[at]}"

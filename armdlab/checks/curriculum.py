@@ -104,6 +104,15 @@ def _chance_fault(drawn: Tensor, again: Tensor, length: int, count: int) -> str 
     last = torch.where(moved, places, -1).amax(-1)
     if count < length and (last - first < count).all():
         return f"{where} those that move are always neighbours; choose them anywhere in the text"
+    often = moved.sum(0).double()
+    expected = float(often.mean())
+    error = (expected * (1 - expected / len(drawn))) ** 0.5
+    favourite = int((often - expected).abs().argmax())
+    if abs(float(often[favourite]) - expected) > 5 * error:
+        return (
+            f"{where} position {favourite} moves {int(often[favourite])} times in {len(drawn)} draws, and the mean "
+            f"position {expected:.0f} times; all choices must be equally likely"
+        )
     mean = float(moved.sum(-1).double().mean())  # of a random permutation one stays in its place, on average
     if abs(mean - (count - 1)) > 0.3:  # five standard errors
         return (

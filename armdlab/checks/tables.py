@@ -10,8 +10,8 @@ from armdlab.checks import Verdict, call
 
 # Texts of different lengths and prices: each way to average gives another number
 TEXTS = ([0.5, 0.1], [2.0], [0.2, 0.3, 0.4, 0.1, 0.3, 0.2])
-# Tokens that repeat inside a sample, and that one sample has and another has not
-SAMPLES = ([3, 3, 3, 7], [1, 2, 3, 4], [5, 5, 5, 5])
+# Tokens that repeat inside a sample, that one sample has and another has not, and samples of several lengths
+SAMPLES = ([3, 3, 3, 7], [1, 2, 3, 4, 1, 2], [5, 5, 5, 5, 5])
 SAME = 1e-6  # relative
 
 
@@ -61,6 +61,8 @@ def entropy_of_samples(function: Callable[[list[list[int]]], tuple[float, float]
     mistakes = {
         _entropy([token for sample in SAMPLES for token in sample]): "you count the tokens of all samples together; a "
         "model that writes one word a sample would look rich. Take each sample's own entropy, then the mean",
+        math.fsum(len(sample) * _entropy(sample) for sample in SAMPLES)
+        / sum(map(len, SAMPLES)): "you weight samples by their length; each sample counts once",
         right / math.log(2): "your first number is in bits; use the natural logarithm for nats",
         -right: "your entropy is negative; it is MINUS the sum of share times log share",
         _mean(

@@ -270,7 +270,3 @@ def leak_matrix(model: Transformer, tokens: Tensor, order: GenerationOrder) -> T
             changed[0, p] = (changed[0, p] + 1) % model.config.vocab_size
             rows.append((model(changed, order) - before).abs().amax(-1)[0])
     return torch.stack(rows).cpu()
-
-
-if __name__ == "__main__":
-    overview().save(Path(__file__).resolve().parents[1] / "data" / "pictures" / "overview.png")
