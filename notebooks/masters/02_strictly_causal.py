@@ -90,7 +90,6 @@ def one_layer(ids):
     return layer.finish(x, read)
 
 
-# %%
 changed = rows_of.clone()
 changed[0, 3] = 5  # rank 2, the first word of block 1
 layer.query.weight.data.zero_()
@@ -332,7 +331,6 @@ with torch.no_grad():
     keys, _ = deep.keys_values(deep.attention_norm(x), model.rotary.at(x_at))
     weights = attend(queries, keys, torch.eye(16).expand(*keys.shape[:2], 16, 16), masks.target_to_evidence)[0].mean(0)
 
-# %%
 targets = [f"{names[p]}?" for p in streams.positions]
 read_from = ["BOS", *[names[p] for p in streams.positions[:-1]]]
 hidden = ~masks.target_to_evidence.allowed
@@ -425,27 +423,26 @@ third
 #
 # ### Leak detector
 #
-# ARMD and the shifted query under one order, through the package's own test. Orange cells are forbidden and move.
+# ARMD and the shifted query under one order, through the package's own test. Orange cells are forbidden and move. And under the same order
+# once more, with the two positions of each block exchanged: do logits move by more than rounding?
 
 # %%
 suspects = {"ARMD": armd, "shifted query": shifted}
 changes = {name: figures.leak_matrix(model, tokens, order) for name, model in suspects.items()}
 forbidden = ~strictly_causal_mask(order, in_text_order=True).T
 lab.report(**{name: f"{int((change > 0)[forbidden].sum())} leaks" for name, change in changes.items()})
+
+stored = GenerationOrder(order.positions[[1, 0, 3, 2, 5, 4]], order.blocks)
+with torch.no_grad():
+    differs = {name: (model(tokens, order) - model(tokens, stored)).abs().max() for name, model in suspects.items()}
+lab.report(**{f"{name}, stored otherwise, moves": bool(moved > 1e-5) for name, moved in differs.items()})
 figures.leaks(changes, words, order)
 
 # %% [markdown]
 # With the shifted query, the token stored first in a block moves both outputs of the block, and the one stored second moves
-# none of them. So the answer depends on how a block is *stored*, which no reader of a text can know. ARMD must not do that: it has to be *equivariant*,
-# its logits the same however the tokens of a block are stored. Here is the same order once more, the two positions of each block exchanged:
-
-# %%
-stored = GenerationOrder(order.positions[[1, 0, 3, 2, 5, 4]], order.blocks)
-with torch.no_grad():
-    differs = {name: (model(tokens, order) - model(tokens, stored)).abs().max() for name, model in suspects.items()}
-lab.report(**{f"{name} moves by more than rounding": bool(moved > 1e-5) for name, moved in differs.items()})
-
-# %% [markdown]
+# none of them. So the answer depends on how a block is *stored*, which no reader of a text can know. ARMD is *equivariant*: its logits are
+# the same however the tokens of a block are stored.
+#
 # ### Break it
 #
 # Here is one more leak. Prefix aggregation reads under $M^{c}$, as if `<` had been typed as `<=`; all attention is right.

@@ -226,7 +226,6 @@ def looked_at(tokens):
     return float(nats.mean().exp()), float(entropy) / math.log(2), sound, pooled / math.log(2)
 
 
-# %%
 seen = {"real tales": looked_at(rows.pad(torch.arange(32)))}
 for temperature in (1.0, 0.7, 0.4, 0.1):
     tokens = generate(armd.engine, length=N, streams=8, temperature=temperature, batch_size=32, seed=0)
@@ -325,7 +324,6 @@ def way(writer, **how):
     return validity(texts).is_consistent.value, min(seconds)
 
 
-# %%
 ways = {"AR": way(ar)}
 ways |= {f"ARMD S={S}": way(armd, streams=S) for S in (1, 2, 4, 8)}
 ways |= {f"ARMD S={S} verified": way(armd, streams=S, verify=True) for S in (4, 8)}
