@@ -39,6 +39,7 @@ from armdlab.masks import Mask, Masks, may_see, strictly_causal_mask
 from armdlab.model import Layer, Rotary, attend, sinusoids
 from armdlab.objectives import nll
 
+tales = lab.load("tales")  # a trained model, for sections 2 and 3
 words = ["the", "cat", "sat", "on", "the", "mat"]
 order = GenerationOrder.from_masking_times([2, 3, 1, 3, 2, 1])
 lesson_figures.two_streams(order, words)
@@ -226,7 +227,6 @@ lab.show_source(ARMD.first_targets)
 # its neighbours first; training reshapes it. Below, the start, and what the shipped model of children's tales has made of it.
 
 # %%
-tales = lab.load("tales")
 learnt, start = tales.model.position.detach(), sinusoids(*tales.model.position.shape, base=10.0)
 tables = {"at the start": start, "after training": learnt}
 for name, table in tables.items():
