@@ -21,12 +21,10 @@ from datasets import Dataset, DatasetDict
 from armdlab import tales
 from armdlab.checkpoints import first_line
 from armdlab.detokenization import RULES, Rules, detokenized
-from armdlab.rows import Rows, Text
+from armdlab.rows import Text
 from armdlab.tokenization import Tokenizer
 
 __all__ = [
-    "Rows",
-    "Text",
     "documents",
     "encoded",
     "held_out_in_words",

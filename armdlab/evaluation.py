@@ -18,6 +18,7 @@ from armdlab.inference import evaluating
 from armdlab.model import Transformer
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.orders import GenerationOrder
+from armdlab.packing import working_dtype
 from armdlab.rows import Rows, Text
 from armdlab.sampling import seeded
 from armdlab.scores import Figure
@@ -106,9 +107,7 @@ def likelihood(
 
 def precision_of(model: Transformer) -> str:
     """What the network computes in, in words."""
-    kind = model.bos.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.bos.dtype
-    return str(dtype).removeprefix("torch.")
+    return str(working_dtype(model)).removeprefix("torch.")
 
 
 def _likelihood_of_rows(

@@ -16,13 +16,13 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder, decode_steps, generat
 from armdlab.baselines import MDLM, BlockDiffusion, at_parity
 from armdlab.budgets import BUDGETS
 from armdlab.cli import app
-from armdlab.curriculum import seeded
 from armdlab.evaluation import any_order, bound, bounds_of_rows, likelihood
 from armdlab.networks import MODELS, SIZES, fresh
 from armdlab.objectives import Masking, diffusion_bound, nll
 from armdlab.recipes import Recipe
 from armdlab.rows import Text
 from armdlab.samples import write_tales
+from armdlab.sampling import seeded
 from armdlab.tale_evaluation import tale_report
 from armdlab.tales import load_grammar, tales
 from armdlab.tokenization import Tokenizer

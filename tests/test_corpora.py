@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armdlab import corpora, tales
-from armdlab.corpora import Text
 from armdlab.grammar import GrammarError
+from armdlab.rows import Text
 from armdlab.tokenization import END_OF_TEXT, Tokenizer
 
 

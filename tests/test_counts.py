@@ -9,12 +9,13 @@ from strategies import tiny
 
 from armdlab import ARMD, ARMDConfig, GenerationOrder, generate, lab
 from armdlab.baselines import MDLM, BlockDiffusion
-from armdlab.curriculum import Curriculum, seeded
+from armdlab.curriculum import Curriculum
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.networks import fresh
 from armdlab.objectives import Masking, diffusion_bound
 from armdlab.plans import Plan
 from armdlab.rows import Rows, Text
+from armdlab.sampling import seeded
 
 EIGHT = np.int64(8)
 TEXT = Text(torch.arange(24) % 7, 40)

@@ -11,12 +11,13 @@ import nbformat
 import pytest
 import torch
 
-from armdlab import GenerationOrder, checks, lab
+from armdlab import GenerationOrder, lab
 from armdlab.baselines import LeakyMask
 from armdlab.checks import acceptance as acceptance_checks
 from armdlab.checks import curriculum as curriculum_checks
 from armdlab.checks import decoding as decoding_checks
 from armdlab.checks import likelihood as likelihood_checks
+from armdlab.checks import masking as masking_checks
 from armdlab.checks import streams as stream_checks
 from armdlab.figures import leak_matrix
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
@@ -240,15 +241,15 @@ def right_steps(times):
     ],
 )
 def test_judge_of_orders_names_the_mistake(function, sentence):
-    verdict = checks.order_from_masking(function)
+    verdict = masking_checks.order_from_masking(function)
     assert not verdict.passed
     assert sentence in repr(verdict)
 
 
 def test_judge_of_orders_passes_the_right_answer_in_any_form():
-    assert checks.order_from_masking(right_steps).passed
-    assert checks.order_from_masking(lambda times: [step[::-1] for step in right_steps(times)]).passed
-    assert checks.order_from_masking(lambda times: tuple(map(torch.tensor, right_steps(times)))).passed
+    assert masking_checks.order_from_masking(right_steps).passed
+    assert masking_checks.order_from_masking(lambda times: [step[::-1] for step in right_steps(times)]).passed
+    assert masking_checks.order_from_masking(lambda times: tuple(map(torch.tensor, right_steps(times)))).passed
 
 
 @pytest.mark.parametrize(
@@ -270,14 +271,14 @@ def test_judge_of_orders_passes_the_right_answer_in_any_form():
     ],
 )
 def test_judge_of_masks_names_the_mistake(function, sentence):
-    verdict = checks.masks(function)
+    verdict = masking_checks.masks(function)
     assert not verdict.passed
     assert sentence in verdict.sentence
 
 
 def test_judge_of_masks_passes_the_right_answer():
-    assert checks.masks(lambda b: (b[None] <= b[:, None], b[None] < b[:, None])).passed
-    assert checks.masks(lambda b: [b[None] <= b[:, None], b[None] < b[:, None]]).passed
+    assert masking_checks.masks(lambda b: (b[None] <= b[:, None], b[None] < b[:, None])).passed
+    assert masking_checks.masks(lambda b: [b[None] <= b[:, None], b[None] < b[:, None]]).passed
 
 
 def test_judge_of_leaks_counts_cells():
@@ -286,7 +287,7 @@ def test_judge_of_leaks_counts_cells():
     model = tiny(LeakyMask)
     tokens = random_tokens(model, 1, 6)
     for order, cells_leaking in ((GenerationOrder.left_to_right(6), 5), (GenerationOrder.strided(6, 3), 9)):
-        verdict = checks.leaks(leak_matrix(model, tokens, order), order, wanted=9)
+        verdict = masking_checks.leaks(leak_matrix(model, tokens, order), order, wanted=9)
         assert verdict.passed == (cells_leaking == 9)
         assert f"{cells_leaking} cells" in verdict.sentence
 

@@ -16,7 +16,7 @@ SCRIPT = """
 import json, sys
 import torch
 from armdlab import ARMD, ARMDConfig
-from armdlab.corpora import Text
+from armdlab.rows import Text
 from armdlab.curriculum import Curriculum
 from armdlab.processes import any_process
 from armdlab.training import Plan, Training

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
-from armdlab.corpora import Text
 from armdlab.costs import nats_to_learn
 from armdlab.curriculum import Curriculum
 from armdlab.evaluation import likelihood
 from armdlab.objectives import chance_of_said, nll
-from armdlab.rows import Rows
+from armdlab.rows import Rows, Text
 from armdlab.sampling import seeded
 from armdlab.training import Plan, Training, load_plan, seconds_per_step
 

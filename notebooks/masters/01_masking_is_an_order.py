@@ -27,8 +27,9 @@ import itertools
 
 import torch
 
-from armdlab import ARMD, ARMDConfig, GenerationOrder, checks, figures
+from armdlab import ARMD, ARMDConfig, GenerationOrder, figures
 from armdlab.baselines import LeakyMask, LeakyQuery
+from armdlab.checks import masking as checks
 from armdlab.masks import causal_mask, may_see, strictly_causal_mask
 from armdlab.objectives import diffusion_nll
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from armdlab import AR, ARMD, ARMDConfig, corpora
-from armdlab.corpora import Text
 from armdlab.curriculum import Curriculum
 from armdlab.evaluation import likelihood
+from armdlab.rows import Text
 from armdlab.tokenization import Tokenizer
 from armdlab.training import Plan, Training
 
