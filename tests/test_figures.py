@@ -5,6 +5,7 @@ import struct
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from strategies import random_tokens, tiny
 
 from armdlab import ARMD, GenerationOrder, checks, figures, lab
@@ -181,3 +182,15 @@ def test_a_lesson_leads_to_the_next_one_and_the_last_to_the_extra():
     assert repr(lab.finish("x1")).endswith("This is the last lesson.")
     with pytest.raises(ValueError, match=r"^lesson='99' must be one of 00, 01, 02, 03, 04, 05, 06, 07, 08, x1$"):
         lab.finish("99")
+
+
+def test_labels_of_a_crowd_lie_apart_and_that_of_a_lone_dot_above_it_to_the_right():
+    axes = Figure(figsize=(4, 4)).subplots()
+    dots = [(0.1, 0.9), (0.5, 0.5), (0.51, 0.5), (0.5, 0.51), (0.52, 0.52)]
+    figures.write_beside(axes, list("abcde"), dots, points=10)
+    assert [label.get_text() for label in axes.texts] == list("abcde")
+    assert [label.xy for label in axes.texts] == dots
+    assert axes.texts[0].get_position() == pytest.approx((7, 7))
+    places = axes.transData.transform(dots) / axes.figure.dpi * 72 + [label.get_position() for label in axes.texts]
+    apart = torch.pdist(torch.tensor(places))
+    assert apart.min() > 5  # above their dots to the right they would have lain 2 to 4 points apart

@@ -254,6 +254,29 @@ def log_scale(axes: Axes, which: str) -> None:
     axis.set_minor_formatter("")
 
 
+def write_beside(axes: Axes, labels: Sequence[str], at: Sequence[tuple[float, float]], *, points: float = 9) -> None:
+    """Write a label beside each dot, above it to the right, or where there is most room if another is in the way.
+
+    Args:
+        axes: as they will be shown: what is drawn later may hide what is written now.
+        labels: short ones, as numbers are.
+        at: the dots (x, y), in the units of the axes.
+        points: from a dot to its label, in points of 1/72 inch.
+    """
+    axes.figure.draw_without_rendering()  # a layout decides only now where on the page a dot lies
+    scale = axes.figure.dpi / 72
+    dots = torch.as_tensor(axes.transData.transform(at)) / scale
+    ring = points * torch.tensor([[0.7, 0.7], [-0.7, 0.7], [0.7, -0.7], [-0.7, -0.7], [1.0, 0.0], [-1.0, 0.0]])
+    taken = dots
+    for i, (label, dot) in enumerate(zip(labels, at, strict=True)):
+        others = torch.cat((taken[:i], taken[i + 1 :]))
+        room = (dots[i] + ring[:, None] - others).norm(dim=-1).amin(-1, keepdim=True) if len(others) else ring[:, :1]
+        spot = ring[int(room.squeeze(-1).clamp(max=points).argmax())]
+        taken = torch.cat((taken, (dots[i] + spot)[None]))
+        said = {"fontsize": 8, "color": INK, "ha": "center", "va": "center", "textcoords": "offset points"}
+        axes.annotate(label, dot, xytext=spot.tolist(), **said)
+
+
 def leak_matrix(model: Transformer, tokens: Tensor, order: GenerationOrder) -> Tensor:
     """How far each output moves when each token is changed: float (N, N), at [changed token, output].
 

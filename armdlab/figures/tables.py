@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from armdlab.checkpoints import write_json
 from armdlab.curriculum import FAMILIES, IN_STREAMS, Curriculum
-from armdlab.figures import INK, PALETTE, Picture, log_scale
+from armdlab.figures import INK, PALETTE, Picture, log_scale, write_beside
 from armdlab.scores import perplexity_of
 from armdlab.tables import Table
 
@@ -105,12 +105,12 @@ def front(
     kinds = list(dict.fromkeys(map(kind_of, ways)))
     best = unbeaten(ways)
     axes.step([ways[n][1] for n in best], [ways[n][0] for n in best], color=INK, linewidth=0.9, where="post", zorder=1)
-    for number, name in enumerate(sorted(ways, key=lambda name: ways[name][1]), start=1):
+    by_seconds = sorted(ways, key=lambda name: ways[name][1])
+    for number, name in enumerate(by_seconds, start=1):
         (quality, seconds), error = ways[name], (errors or {}).get(name)
         colour, marker = STYLES.get(kind_of(name), INK), "osD^v"[kinds.index(kind_of(name)) % 5]
         style = {"color": colour, "marker": marker, "markersize": 6, "capsize": 2, "elinewidth": 1}
         axes.errorbar(seconds, quality, yerr=error, label=f"{number}  {name}", linestyle="none", **style)
-        axes.annotate(str(number), (seconds, quality), fontsize=8, color=INK, xytext=(4, 4), textcoords="offset points")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False, title="by seconds")
     log_scale(axes, "x")
     axes.margins(x=0.08, y=0.12)
@@ -119,6 +119,7 @@ def front(
     axes.set_title(f"{title}; the line joins those that nobody beats in both", fontsize=10, loc="left")
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    write_beside(axes, [str(number) for number in range(1, len(ways) + 1)], [ways[name][::-1] for name in by_seconds])
     listed = "; ".join(f"{name}: {quality:.2f} in {seconds:.2f} s" for name, (quality, seconds) in ways.items())
     return Picture.of(figure, f"Dots of {y} against seconds. {listed}. Beaten by nobody: {', '.join(best)}.")
 

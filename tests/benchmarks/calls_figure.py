@@ -5,7 +5,7 @@ from itertools import cycle
 
 from matplotlib.figure import Figure
 
-from armdlab.figures import INK, Picture, log_scale
+from armdlab.figures import INK, Picture, log_scale, write_beside
 from armdlab.figures.tables import STYLES, kind_of
 
 LAST_NUMBER = re.compile(r"\d[\d.]*(?=\D*$)")
@@ -23,7 +23,7 @@ def against_calls(ways, *, title, y, errors):
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    lines = {}
+    lines, dots = {}, {}
     for name in sorted(ways, key=lambda name: ways[name][1]):
         lines.setdefault(LAST_NUMBER.sub("n", name), []).append(name)
     for (line, names), marker in zip(lines.items(), cycle("osD^vP*X")):
@@ -31,10 +31,7 @@ def against_calls(ways, *, title, y, errors):
         error = [errors.get(name, 0.0) for name in names]
         style = {"color": STYLES.get(kind_of(line), INK), "marker": marker, "markersize": 6, "capsize": 2}
         axes.errorbar(calls, quality, yerr=error, label=line, linewidth=1.2, elinewidth=1, **style)
-        for name, at in zip(names, zip(calls, quality, strict=True), strict=True):
-            number = LAST_NUMBER.search(name)
-            said = {"fontsize": 8, "color": INK, "xytext": (4, 4), "textcoords": "offset points"}
-            axes.annotate(number[0] if number else "", at, **said)
+        dots |= {name: at for name, at in zip(names, zip(calls, quality, strict=True), strict=True) if numbered(name)}
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False, title="n at its dots")
     log_scale(axes, "x")
     axes.margins(x=0.08, y=0.12)
@@ -43,7 +40,14 @@ def against_calls(ways, *, title, y, errors):
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    write_beside(axes, [numbered(name) for name in dots], list(dots.values()))
     listed = "; ".join(
         f"{name}: {ways[name][0]:.2f} in {ways[name][1]:g} calls" for names in lines.values() for name in names
     )
     return Picture.of(figure, f"Lines of {y} against network calls. {listed}.")
+
+
+def numbered(way):
+    """The last number in the name of a way to write; nothing if it has none."""
+    found = LAST_NUMBER.search(way)
+    return found[0] if found else ""
