@@ -51,6 +51,15 @@ def diffusion(tmp_path_factory):
     return folder
 
 
+def test_seams_of_streams_are_judged(diffusion):
+    run = armdlab("bench", "seams", diffusion / "armd", "--judge", diffusion / "ar", "--streams", 2, "--samples", 4)
+    assert run.returncode == 0, run.stderr
+    numbers = [float(number) for number in re.findall(r" ([+-]\d+\.\d)(?=[ ,;])", run.stdout.splitlines()[-1])]
+    assert abs(numbers[0] - sum(numbers[1:])) < 0.3  # rounded
+    wrong = armdlab("bench", "seams", "tales", "--judge", diffusion / "ar")
+    assert wrong.returncode and "has another tokenizer than tales" in wrong.stderr
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")

@@ -21,6 +21,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import calls_figure  # noqa: E402
 import decoding  # noqa: E402
 import records  # noqa: E402
+import seams  # noqa: E402
 from decoding_limit import Call, Pass, bytes_of_a_weight, one_by_one, watched, work  # noqa: E402
 from timing import clock_of  # noqa: E402
 
@@ -265,3 +266,12 @@ def test_quality_against_calls_joins_what_differs_in_its_last_number():
     assert picture.png.startswith(b"\x89PNG")
     kinds = {calls_figure.LAST_NUMBER.sub("n", name) for name in [*ways, "MDLM, 16 steps", "MDLM, 64 steps"]}
     assert kinds == {"AR", "ARMD, S = n", "gated, S = 8, p >= n", "MDLM, n steps"}
+
+
+def test_nats_by_place_are_summed_at_the_seams_and_lose_none():
+    nats = torch.zeros(2, 20)
+    nats[:, 10] = 100.0  # the head of the second stream
+    nats[:, 11:15], nats[:, 6:10], nats[:, 0] = 1.0, 2.0, 0.5
+    assert seams.by_place(nats, 2) == {"heads": 100.0, "behind them": 4.0, "before them": 8.0, "elsewhere": 0.5}
+    with pytest.raises(ValueError, match="streams=4 of 5 tokens are too short"):
+        seams.by_place(nats, 4)
