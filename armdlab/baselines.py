@@ -174,7 +174,8 @@ def at_parity(vocab_size: int, max_length: int, *, d_position: int | None = None
     """The config of an ARMD whose parameters are within 1 % of its baselines'.
 
     A table of positions is what ARMD has and the others have not, and it would weigh in long rows of a narrow model. So
-    position embeddings are as wide as 1 % allows: 64 at most, 2 at least.
+    position embeddings are as wide as 1 % allows: 2 at least, and at most 64, or a quarter of the row if that is more:
+    the longer a row, the more of it leaks into a kernel of narrow ones (tests/benchmarks/README.md).
 
     Args:
         vocab_size: as in `ARMDConfig`.
@@ -183,7 +184,7 @@ def at_parity(vocab_size: int, max_length: int, *, d_position: int | None = None
         sizes: the others of `ARMDConfig`.
 
     >>> at_parity(1024, 256, n_layer=4, d_model=128).d_position, at_parity(50_257, 1024, d_model=768).d_position
-    (40, 64)
+    (40, 256)
     """
     if d_position is not None:
         return ARMDConfig(vocab_size, max_length, d_position=d_position, **sizes)
@@ -191,7 +192,7 @@ def at_parity(vocab_size: int, max_length: int, *, d_position: int | None = None
     D, tables = config.d_model, 1 if config.tie_weights else 2
     baseline = tables * vocab_size * D + 12 * config.n_layer * D**2  # attention has 4 D^2 a layer, feed-forward 8
     width = (baseline // 100 - D) // (max_length + 1)  # the norm behind prefix aggregation has D
-    return replace(config, d_position=max(2, min(config.d_position, width // 2 * 2)))
+    return replace(config, d_position=max(2, min(max(config.d_position, max_length // 4), width) // 2 * 2))
 
 
 class ShiftedQuery(ARMD):
