@@ -45,7 +45,7 @@ def _laptop() -> Budget:
     how = {"learning_rate": 4e-3, "muon": 0.02, "cool_down": 0.0, "bf16": True}
     small = Recipe(corpus="kjv", d_position=40, dropout=0.0, **how)
     seeds = range(3)
-    # The more streams, the harder to learn, and the more often they are drawn; left to right is hardly forgotten
+    # The more streams, the harder to learn, and the more often they are drawn (tests/benchmarks/README.md)
     tuned = replace(small, steps=288, streams=(1, 2, 2, 4, 4, 8, 8, 8))
     recipes = {f"armd_{seed}": replace(tuned, seed=seed) for seed in seeds}
     recipes |= {f"ar_{seed}": replace(small, model="ar", steps=240, seed=seed) for seed in seeds}

@@ -273,5 +273,6 @@ def test_nats_by_place_are_summed_at_the_seams_and_lose_none():
     nats[:, 10] = 100.0  # the head of the second stream
     nats[:, 11:15], nats[:, 6:10], nats[:, 0] = 1.0, 2.0, 0.5
     assert seams.by_place(nats, 2) == {"heads": 100.0, "behind them": 4.0, "before them": 8.0, "elsewhere": 0.5}
-    with pytest.raises(ValueError, match="streams=4 of 5 tokens are too short"):
-        seams.by_place(nats, 4)
+    for streams, size in ((4, 5), (1, 20)):
+        with pytest.raises(ValueError, match=f"streams={streams} of {size} tokens: two or more of 9 tokens or more"):
+            seams.by_place(nats, streams)

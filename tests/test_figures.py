@@ -194,3 +194,6 @@ def test_labels_of_a_crowd_lie_apart_and_that_of_a_lone_dot_above_it_to_the_righ
     places = axes.transData.transform(dots) / axes.figure.dpi * 72 + [label.get_position() for label in axes.texts]
     apart = torch.pdist(torch.tensor(places))
     assert apart.min() > 5  # above their dots to the right they would have lain 2 to 4 points apart
+    alone = Figure(figsize=(4, 4)).subplots()
+    figures.write_beside(alone, ["a"], [(0.1, 0.9)], points=10)
+    assert alone.texts[0].get_position() == pytest.approx((7, 7))

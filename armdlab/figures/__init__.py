@@ -267,11 +267,11 @@ def write_beside(axes: Axes, labels: Sequence[str], at: Sequence[tuple[float, fl
     scale = axes.figure.dpi / 72
     dots = torch.as_tensor(axes.transData.transform(at)) / scale
     ring = points * torch.tensor([[0.7, 0.7], [-0.7, 0.7], [0.7, -0.7], [-0.7, -0.7], [1.0, 0.0], [-1.0, 0.0]])
-    taken = dots
+    taken = torch.cat((dots, torch.full((1, 2), torch.inf)))  # something is always elsewhere
     for i, (label, dot) in enumerate(zip(labels, at, strict=True)):
         others = torch.cat((taken[:i], taken[i + 1 :]))
-        room = (dots[i] + ring[:, None] - others).norm(dim=-1).amin(-1, keepdim=True) if len(others) else ring[:, :1]
-        spot = ring[int(room.squeeze(-1).clamp(max=points).argmax())]
+        room = (dots[i] + ring[:, None] - others).norm(dim=-1).amin(-1).clamp(max=points)  # as much is enough
+        spot = ring[int(room.argmax())]
         taken = torch.cat((taken, (dots[i] + spot)[None]))
         said = {"fontsize": 8, "color": INK, "ha": "center", "va": "center", "textcoords": "offset points"}
         axes.annotate(label, dot, xytext=spot.tolist(), **said)

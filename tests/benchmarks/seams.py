@@ -7,6 +7,7 @@ Run it from the root of the repository, after `armdlab reproduce table2` (a minu
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -24,9 +25,11 @@ def by_place(nats: torch.Tensor, streams: int) -> dict[str, float]:
     "heads" are the first tokens of all streams but the first, "behind them" and "before them" `NEAR` tokens on either
     side. The four parts add up to the nats of a text.
     """
-    size = nats.shape[1] // streams
-    if size < 2 * NEAR + 1:
-        raise ValueError(f"streams={streams} of {size} tokens are too short; {2 * NEAR + 1} or more each are shown")
+    size, least = nats.shape[1] // streams, 2 * NEAR + 1
+    if streams < 2 or size < least:
+        raise ValueError(
+            f"streams={streams} of {size} tokens: two or more of {least} tokens or more have seams to show"
+        )
     heads = torch.arange(size, nats.shape[1], size)
     near = torch.arange(1, NEAR + 1)
     mean = nats.double().mean(0)
@@ -49,22 +52,30 @@ def main() -> None:
         raise ValueError(f"--judge {asked.judge} has another tokenizer than {asked.writer}: it would read other texts")
 
     def judged(streams: int, *, verify: bool) -> torch.Tensor:
+        """The judge's nats (samples, N) of texts in so many streams."""
         how = {"streams": streams, "verify": verify, "batch_size": asked.samples, "seed": 0}
         texts = generate(writer.engine, length=writer.model.config.max_length, **how)
         with torch.inference_mode():
             return torch.cat([nll(judge.model, part, reduction="none") for part in texts.split(32)])
 
+    def of_a_text(nats: torch.Tensor) -> tuple[float, float]:
+        """Mean nats of a text, and the standard error of that."""
+        return float(nats.sum(1).mean()), float(nats.sum(1).std()) / len(nats) ** 0.5
+
     plain = judged(1, verify=False)
-    error = plain.sum(1).std() / len(plain) ** 0.5
-    print(f"left to right: {plain.sum(1).mean():.1f} +- {error:.1f} nats a text of {plain.shape[1]} tokens")
+    base, its_error = of_a_text(plain)
+    print(f"left to right: {base:.1f} +- {its_error:.1f} nats a text of {plain.shape[1]} tokens")
     for streams in asked.streams:
         found = judged(streams, verify=asked.verify)
-        more, error = float(found.sum(1).mean() - plain.sum(1).mean()), found.sum(1).std() / len(found) ** 0.5
+        mean, error = of_a_text(found)
         there, here = by_place(found, streams), by_place(plain, streams)
         parts = ", ".join(f"{name} {there[name] - here[name]:+.1f}" for name in there)
         head = f"a head costs {there['heads'] / (streams - 1):.1f}, not {here['heads'] / (streams - 1):.1f}"
         how = "verified streams" if asked.verify else "streams"
-        print(f"{streams} {how}: {more:+.1f} +- {float(error):.1f} nats a text: {parts}; {head}", flush=True)
+        print(
+            f"{streams} {how}: {mean - base:+.1f} +- {math.hypot(error, its_error):.1f} nats a text: {parts}; {head}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
