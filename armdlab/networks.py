@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,45 @@ def redropped(network: Transformer, dropout: float) -> Transformer:
         if isinstance(part, torch.nn.Dropout):
             part.p = dropout
     return network
+
+
+def deepened(network: Transformer, n_layer: int) -> Transformer:
+    """A deeper network that predicts the same, but for rounding: new layers stand between the old, and add nothing yet.
+
+    Each is a copy of the layer before it whose two matrices that write to the rows are zero. They learn at once, and
+    with them the copy's queries and keys find something to work for.
+
+    Args:
+        network: a trained one; it is left as it is.
+        n_layer: layers of the new network, spread evenly over both halves: the first has two streams in ARMD.
+
+    Raises:
+        ValueError: if the network has more layers already.
+
+    Source: Wu et al., LLaMA Pro: Progressive LLaMA with Block Expansion, 2024, section 3.2.
+    """
+    config = network.config
+    if n_layer < config.n_layer:
+        raise ValueError(
+            f"n_layer={n_layer} is less than the {config.n_layer} of the network to deepen; give as many or more"
+        )
+    if n_layer == config.n_layer:
+        return network
+    first, second = (0, config.n_two_stream), (config.n_two_stream, config.n_layer)
+    n_first = n_layer * config.n_two_stream // config.n_layer
+    deep = copy.deepcopy(network)
+    deep.config = replace(config, n_layer=n_layer, n_two_stream=n_first)
+    layers = []
+    for (start, stop), n in ((first, n_first), (second, n_layer - n_first)):
+        sources = [start + i * (stop - start) // n for i in range(n)]
+        for source, before in zip(sources, [None, *sources], strict=False):
+            layer = copy.deepcopy(network.layers[source])
+            if source == before:
+                torch.nn.init.zeros_(layer.attention_out.weight)
+                torch.nn.init.zeros_(layer.feed_forward_out.weight)
+            layers.append(layer)
+    deep.layers = torch.nn.ModuleList(layers)
+    return deep
 
 
 def brought_by(started: Lab, *, start: str, model: str, length: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.folders import recipe_in, refuse_another, refuse_taken, saying_what_is_kept
 from armdlab.model import Transformer
-from armdlab.networks import MODELS, SIZES, brought_by, fresh, redropped
+from armdlab.networks import MODELS, SIZES, brought_by, deepened, fresh, redropped
 from armdlab.orders import GenerationOrder
 from armdlab.plans import Plan, load_plan
 from armdlab.processes import accelerator_of_all
@@ -49,6 +49,7 @@ class Recipe:
         corpus: as `corpora.load` takes it.
         start: a folder or the name of a shipped model, whose weights, sizes and tokenizer the run starts from; None for
             weights drawn by `seed`.
+        deepen: layers that the model to start from is deepened to (`networks.deepened`); None for as many as it has.
         steps: optimiser steps in all.
         length: tokens in a row, N.
         layout: "running", "padded" or "packed"; None for padded tales, and rows cut from all other texts.
@@ -79,13 +80,14 @@ class Recipe:
         split_seed: of what is held out (and of which tales are told), so that runs of several seeds share their data.
 
     Raises:
-        ValueError: if `model` is unknown, `marks` are not three, or there are no soft targets for the corpus or the
-            layout.
+        ValueError: if `model` is unknown, `marks` are not three, there is nothing to deepen, or there are no soft
+            targets for the corpus or the layout.
     """
 
     model: str = "armd"
     corpus: str = "manual"
     start: str | None = None
+    deepen: int | None = None
     steps: int = 1
     length: int = 256
     layout: str | None = None
@@ -119,6 +121,8 @@ class Recipe:
         """Refuse a model that is not known, and read lists (of JSON) as tuples."""
         if self.model not in MODELS:
             raise ValueError(f"model={self.model!r} is unknown; choose {', '.join(MODELS)}")
+        if self.deepen is not None and self.start is None:
+            raise ValueError(f"deepen={self.deepen} is for a model to start from; name one by start, or set n_layer")
         if self.soft_targets:
             corpora.refuse_soft_targets(self.corpus, self.layout)
         for name in ("streams", "marks"):
@@ -191,6 +195,8 @@ class Session:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
         started = None if recipe.start is None else load(recipe.start)
         if started is not None:
+            if recipe.deepen is not None:
+                started = replace(started, model=deepened(started.model, recipe.deepen))
             brought = brought_by(started, start=recipe.start, model=recipe.model, length=recipe.length)
             recipe, tokenizer = replace(recipe, **brought), started.tokenizer
         elif isinstance(recipe.vocab_size, str):

@@ -28,6 +28,9 @@ def train(
     start: Annotated[
         str | None, typer.Option(help="A folder or a shipped model to start from, with its sizes and tokenizer.")
     ] = None,
+    deepen: Annotated[
+        int | None, typer.Option(help="Layers that this model is deepened to; new ones add nothing at first.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train; a rehearsal turns it into steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps to train, in place of minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what stopped in DIR.")] = False,
@@ -105,6 +108,7 @@ def train(
         model=model,
         corpus=corpus,
         start=start,
+        deepen=deepen,
         steps=1 if steps is None else steps,
         length=length,
         layout=layout,

@@ -92,9 +92,28 @@ def test_a_run_may_start_from_a_model_with_its_sizes_and_tokenizer(recipe, tmp_p
     assert [step.loss for step in resumed.training.run()] == [step.loss for step in steps]
 
 
+@pytest.mark.parametrize("model", ["armd", "ar", "mdlm", "block"])
+def test_a_run_may_deepen_the_model_that_it_starts_from(recipe, tmp_path, model):
+    first = Session.begin(replace(recipe, model=model, dropout=0.0), tmp_path / "first")
+    for _ in first.watch(scores=1):
+        pass
+    deeper = replace(first.recipe, start=str(tmp_path / "first"), deepen=5, seed=5)
+    second = Session.begin(deeper, tmp_path / "second")
+    assert second.recipe.n_layer == len(second.model.layers) == 5
+    assert second.figure().nats_per_token == pytest.approx(first.figure().nats_per_token, rel=1e-6)
+    steps = second.training.run()
+    next(steps)
+    second.save()
+    resumed = Session.resume(tmp_path / "second")
+    assert resumed.recipe.deepen == 5
+    assert [step.loss for step in resumed.training.run()] == [step.loss for step in steps]
+    assert len(load(tmp_path / "first").model.layers) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"deepen": 1}, "n_layer=1 is less than the 2 of the network to deepen; give as many or more"),
         ({"model": "ar"}, "start={first} holds ARMD, not model='ar'; name the same kind"),
         ({"length": 32}, "start={first} holds a model of max_length=16, shorter than length=32; take shorter rows"),
     ],
@@ -103,6 +122,12 @@ def test_a_run_does_not_start_from_what_does_not_fit(recipe, tmp_path, change, s
     Session.begin(recipe, tmp_path / "first").save()
     with pytest.raises(ValueError, match=f"^{re.escape(sentence.format(first=tmp_path / 'first'))}$"):
         Session.begin(replace(recipe, start=str(tmp_path / "first"), **change), tmp_path / "second")
+
+
+def test_there_must_be_a_model_to_deepen(recipe):
+    sentence = "deepen=5 is for a model to start from; name one by start, or set n_layer"
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        replace(recipe, deepen=5)
 
 
 @pytest.mark.parametrize(("model", "kind"), [("mdlm", "MDLM"), ("block", "BlockDiffusion")])

@@ -42,7 +42,7 @@ ASKED = [
         },
     ),
     ("--model block --block-size 7 --steps 41", {"model": "block", "block_size": 7, "steps": 41}),
-    ("--start manual --minutes 3", {"start": "manual"}),
+    ("--start manual --deepen 9 --minutes 3", {"start": "manual", "deepen": 9}),
 ]
 
 
