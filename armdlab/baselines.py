@@ -16,6 +16,7 @@ from armdlab.counts import at_least_one
 from armdlab.masks import ALL_VISIBLE, Mask, Masks
 from armdlab.model import ARMD, ARMDConfig, Transformer, attend, causal_layer
 from armdlab.orders import UNKNOWN, GenerationOrder
+from armdlab.positions import sinusoids
 
 
 class AR(Transformer):
@@ -170,29 +171,21 @@ class MDLM(BlockDiffusion):
         super().__init__(config, None)
 
 
-def at_parity(vocab_size: int, max_length: int, *, d_position: int | None = None, **sizes: float) -> ARMDConfig:
-    """The config of an ARMD whose parameters are within 1 % of its baselines'.
+class TableARMD(ARMD):
+    """Position embeddings as most models have them: a table with a learnt row for each position.
 
-    A table of positions is what ARMD has and the others have not, and it would weigh in long rows of a narrow model. So
-    position embeddings are as wide as 1 % allows: 2 at least, and at most 64, or a quarter of the row if that is more:
-    the longer a row, the more of it leaks into a kernel of narrow ones (tests/benchmarks/README.md).
-
-    Args:
-        vocab_size: as in `ARMDConfig`.
-        max_length: as in `ARMDConfig`.
-        d_position: taken as it is where it is given.
-        sizes: the others of `ARMDConfig`.
-
-    >>> at_parity(1024, 256, n_layer=4, d_model=128).d_position, at_parity(50_257, 1024, d_model=768).d_position
-    (40, 256)
+    So ARMD was in this lab at first, and the tales that it ships still are. It is worse, and the more so the longer the
+    rows are (tests/benchmarks/README.md).
     """
-    if d_position is not None:
-        return ARMDConfig(vocab_size, max_length, d_position=d_position, **sizes)
-    config = ARMDConfig(vocab_size, max_length, **sizes)
-    D, tables = config.d_model, 1 if config.tie_weights else 2
-    baseline = tables * vocab_size * D + 12 * config.n_layer * D**2  # attention has 4 D^2 a layer, feed-forward 8
-    width = (baseline // 100 - D) // (max_length + 1)  # the norm behind prefix aggregation has D
-    return replace(config, d_position=max(2, min(max(config.d_position, max_length // 4), width) // 2 * 2))
+
+    def __init__(self, config: ARMDConfig) -> None:
+        super().__init__(config)
+        del self.waves, self.amplitudes
+        self.position = nn.Parameter(sinusoids(config.max_length + 1, config.d_position, config.position_base))
+
+    def position_embeddings(self) -> Tensor:
+        """PE, the table itself."""
+        return self.position
 
 
 class ShiftedQuery(ARMD):

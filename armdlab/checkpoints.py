@@ -153,6 +153,11 @@ class Checkpointed(ModelHubMixin, library_name="armdlab", license="apache-2.0", 
         own = self.state_dict()
         if getattr(self.config, "tie_weights", False):
             del own["head.weight"]
+        if "position" in state and "position" not in own:
+            raise ValueError(
+                f"{path} holds a table of position embeddings, as ARMD had in earlier versions; in {CONFIG} beside it, "
+                'write "TableARMD" in the place of "ARMD", and it loads as it was'
+            )
         for name in sorted(own.keys() | state.keys()):
             expected, found = (tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (own, state))
             if expected != found:

@@ -287,7 +287,7 @@ class ARMDEngine(Engine):
 
     def __init__(self, model: ARMD, precision: str = "auto", *, compiled: bool = False) -> None:
         super().__init__(model, precision, compiled=compiled)
-        self.position = model.position.detach().to(self.wide, copy=True)
+        self.position = model.position_embeddings().detach().to(self.wide, copy=True)
         self.prefix_norm = norm(model.prefix_norm, self.wide)
 
     def hidden(

@@ -21,6 +21,7 @@ from armdlab.checkpoints import Checkpointed
 from armdlab.counts import at_least_one
 from armdlab.masks import Mask, Masks
 from armdlab.orders import GenerationOrder
+from armdlab.positions import Rotary, local_amplitudes, rotate, waves
 
 
 @dataclass
@@ -34,9 +35,10 @@ class ARMDConfig:
         n_head: number of attention heads H; must divide `d_model` into an even head width (RoPE turns pairs).
         d_model: width D.
         n_two_stream: number of two-stream layers L2s, 1 to `n_layer`; None for the paper's L/2.
-        d_position: width d_pe of the position embeddings in prefix aggregation; even.
-        position_base: base of the sinusoids that the position embeddings start from. Short on purpose: at base 10 the
-            wavelengths run from 6 to 60 tokens, so <PE_n, PE_i> starts local, and the model learns.
+        d_position: width d_pe of the position embeddings in prefix aggregation, even; None for three quarters
+            of `max_length`, with which <PE_n, PE_i> does not come back in the longest text (`waves`).
+        position_base: the position embeddings start with waves from 2 pi to 2 pi times this long, in tokens. Short on
+            purpose: then <PE_n, PE_i> starts local, and the model learns.
         rope_base: base of the rotary position embedding.
         dropout: share of features dropped after attention and feed-forward while training.
         tie_weights: whether the head reuses the token embedding.
@@ -51,16 +53,18 @@ class ARMDConfig:
     n_head: int = 4
     d_model: int = 256
     n_two_stream: int | None = None
-    d_position: int = 64
-    position_base: float = 10.0
+    d_position: int | None = None
+    position_base: float = 30.0
     rope_base: float = 10_000.0
     dropout: float = 0.0
     tie_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Fill in L2s and refuse sizes that no model can have."""
+        """Fill in L2s and d_pe, and refuse sizes that no model can have."""
         if self.n_two_stream is None:
             self.n_two_stream = max(1, self.n_layer // 2)
+        if self.d_position is None:
+            self.d_position = 2 * -(-3 * self.max_length // 8)
         for name in ("vocab_size", "max_length", "n_layer", "n_head", "d_model", "n_two_stream", "d_position"):
             setattr(self, name, at_least_one(name, getattr(self, name)))
         if self.n_two_stream > self.n_layer:
@@ -79,30 +83,6 @@ class ARMDConfig:
         for name in ("position_base", "rope_base"):
             if not getattr(self, name) > 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 1")
-
-
-class Rotary(nn.Module):
-    """Rotary position embedding at true text positions (Su et al., 2021)."""
-
-    def __init__(self, d_head: int, n_positions: int, base: float) -> None:
-        super().__init__()
-        frequencies = base ** -(torch.arange(0, d_head, 2) / d_head)
-        angles = torch.outer(torch.arange(n_positions), frequencies)  # (n_positions, d_head / 2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
-
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (1 or B, 1, n, D/H/2) for int64 positions (n,) or (B, n)."""
-        cos, sin = self.cos[positions], self.sin[positions]
-        if positions.dim() == 1:
-            cos, sin = cos.unsqueeze(0), sin.unsqueeze(0)
-        return cos.unsqueeze(1), sin.unsqueeze(1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_k, x_{k + d/2}) of (B, H, n, d) by its angle."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
@@ -277,7 +257,8 @@ class ARMD(Transformer):
 
     def __init__(self, config: ARMDConfig) -> None:
         super().__init__(config)
-        self.position = nn.Parameter(sinusoids(config.max_length + 1, config.d_position, config.position_base))
+        self.register_buffer("waves", waves(config.max_length + 1, config.d_position), persistent=False)
+        self.amplitudes = nn.Parameter(local_amplitudes(config.d_position, config.position_base))
         self.prefix_norm = nn.LayerNorm(config.d_model, bias=False)
 
     def hidden(self, tokens: Tensor, token_at: Tensor, target_at: Tensor, masks: Masks) -> Tensor:
@@ -321,6 +302,16 @@ class ARMD(Transformer):
             rows = causal_layer(layer, rows, g_angles, masks.target_to_target)
         return rows
 
+    def position_embeddings(self) -> Tensor:
+        """PE (max_length + 1, d_pe): fixed waves, a learnt amplitude for each.
+
+        So <PE_n, PE_i> = sum_k a_k^2 cos(w_k (n - i)): how much a token counts at which distance, the same everywhere,
+        in d_pe / 2 numbers however long the text. A table with a learnt row for each position, as most models have it,
+        is worse: its rows are more than it has dimensions, so that far ones overlap by chance, and through the sum of
+        eq. (6) a little of every far token drowns the near ones (tests/benchmarks/README.md).
+        """
+        return self.waves * self.amplitudes.repeat(2)
+
     def first_targets(self, x: Tensor, x_at: Tensor, g_at: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """Prefix aggregation, G^0 = ((PE PE^T) * M^sc) X, normalised (ARMD, eq. 6).
 
@@ -333,8 +324,8 @@ class ARMD(Transformer):
         Returns:
             G^0 (B, T, D), and its positions.
         """
-        # (E, d_pe), (T, d_pe), or with B in front
-        x_pe, g_pe = F.embedding(x_at, self.position), F.embedding(g_at, self.position)
+        pe = self.position_embeddings()
+        x_pe, g_pe = F.embedding(x_at, pe), F.embedding(g_at, pe)  # (E, d_pe), (T, d_pe), or with B in front
         # normalised, because the sum grows with the prefix
         return self.prefix_norm(aggregate(g_pe, x_pe, x, masks.target_to_evidence)), g_at
 
@@ -398,16 +389,3 @@ def causal_layer(layer: Layer, rows: Tensor, angles: tuple[Tensor, Tensor], mask
     normed = layer.attention_norm(rows)
     keys, values = layer.keys_values(normed, angles)
     return layer.finish(rows, attend(layer.queries(normed, angles), keys, values, mask))
-
-
-def sinusoids(n_positions: int, width: int, base: float) -> Tensor:
-    """Sinusoidal position embeddings (n_positions, width) of equal length, wavelengths from 2 pi to 2 pi `base`.
-
-    <PE_n, PE_i> starts as a mean of cos(w (n - i)), which falls off within about `base` tokens. The norm behind it
-    hides how long they are, but not how fast Adam turns them: the shorter, the faster. Length 0.3 learnt best among
-    0.1, 0.3, 1 and 3, on two corpora (tests/benchmarks/README.md).
-    """
-    n_waves = width // 2
-    frequencies = base ** -(torch.arange(n_waves) / max(n_waves - 1, 1))
-    angles = torch.outer(torch.arange(n_positions), frequencies)
-    return 0.3 * torch.cat([angles.sin(), angles.cos()], -1) / math.sqrt(n_waves)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from armdlab.baselines import AR, MDLM, BlockDiffusion
+from armdlab.baselines import AR, MDLM, BlockDiffusion, TableARMD
 from armdlab.counts import seed_for_torch
 from armdlab.model import ARMD, ARMDConfig, Transformer
+from armdlab.positions import frequencies
 from armdlab.trained import Lab
 
 MODELS = {"armd": ARMD, "ar": AR, "mdlm": MDLM, "block": BlockDiffusion}
@@ -40,6 +42,29 @@ def redropped(network: Transformer, dropout: float) -> Transformer:
         if isinstance(part, torch.nn.Dropout):
             part.p = dropout
     return network
+
+
+def with_waves(network: Transformer) -> Transformer:
+    """The network itself; for one with a table of position embeddings, an ARMD with the waves that come nearest to it.
+
+    What they cannot follow is a kernel that differs from place to place: that has to be learnt back.
+
+    Args:
+        network: a trained one; it is left as it is.
+    """
+    if not isinstance(network, TableARMD):
+        return network
+    found = ARMD(replace(network.config, d_position=None))
+    kept = {name: value for name, value in network.state_dict().items() if name != "position"}
+    found.load_state_dict(kept, strict=False)
+    unit = F.normalize(network.position.detach().double(), dim=-1)
+    length, N = network.position.detach().norm(dim=-1).mean(), len(unit)
+    kernel = torch.stack([(unit @ unit.T).diagonal(d).mean() for d in range(N)])  # in the mean over places, by distance
+    each = torch.outer(torch.arange(N), frequencies(found.config.d_position).double()).cos()
+    power = torch.linalg.lstsq(each, kernel).solution.clamp(min=1e-4)  # from 0 none could grow
+    with torch.no_grad():
+        found.amplitudes.copy_(length * power.sqrt())
+    return found
 
 
 def deepened(network: Transformer, n_layer: int) -> Transformer:

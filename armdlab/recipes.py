@@ -18,14 +18,14 @@ from accelerate.utils import broadcast_object_list
 
 import armdlab
 from armdlab import corpora
-from armdlab.baselines import BlockDiffusion, at_parity
+from armdlab.baselines import BlockDiffusion
 from armdlab.checkpoints import CONFIG, PLAN, write_json
 from armdlab.curriculum import Curriculum
 from armdlab.decoding import generate
 from armdlab.evaluation import Bound, Likelihood, held_out_figure
 from armdlab.folders import recipe_in, refuse_another, refuse_taken, saying_what_is_kept
-from armdlab.model import Transformer
-from armdlab.networks import MODELS, SIZES, brought_by, deepened, fresh, redropped
+from armdlab.model import ARMDConfig, Transformer
+from armdlab.networks import MODELS, SIZES, brought_by, deepened, fresh, redropped, with_waves
 from armdlab.orders import GenerationOrder
 from armdlab.plans import Plan, load_plan
 from armdlab.processes import accelerator_of_all
@@ -57,7 +57,7 @@ class Recipe:
         n_layer: layers L.
         n_head: attention heads H.
         d_model: width D.
-        d_position: of the position embeddings; None for what `baselines.at_parity` chooses.
+        d_position: of the position embeddings; None for three quarters of `length`.
         tie_weights: whether the head reuses the token embedding.
         dropout: share of features dropped; None for 0.4 where the text is small, else 0.
         batch_size: rows at each step, B.
@@ -195,8 +195,8 @@ class Session:
             raise ValueError(f"corpus={recipe.corpus} has nothing to train on, only a split for evaluation")
         started = None if recipe.start is None else load(recipe.start)
         if started is not None:
-            if recipe.deepen is not None:
-                started = replace(started, model=deepened(started.model, recipe.deepen))
+            network = with_waves(started.model)
+            started = replace(started, model=deepened(network, recipe.deepen or network.config.n_layer))
             brought = brought_by(started, start=recipe.start, model=recipe.model, length=recipe.length)
             recipe, tokenizer = replace(recipe, **brought), started.tokenizer
         elif isinstance(recipe.vocab_size, str):
@@ -209,7 +209,7 @@ class Session:
         recipe = replace(recipe, layout=recipe.layout or corpora.usual_layout(recipe.corpus))
         if started is None:
             sizes = {name: getattr(recipe, name) for name in (*SIZES, "dropout")}
-            config = at_parity(tokenizer.vocab_size, recipe.length, **sizes)
+            config = ARMDConfig(tokenizer.vocab_size, recipe.length, **sizes)
             recipe = replace(recipe, d_position=config.d_position)
             model = fresh(recipe.model, config, block_size=recipe.block_size, seed=recipe.seed)
         else:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from strategies import random_tokens, tiny
 
 from armdlab import AR, ARMD, ARMDConfig, generate, load
-from armdlab.baselines import BlockDiffusion
+from armdlab.baselines import BlockDiffusion, TableARMD
 from armdlab.checkpoints import written_whole
 from armdlab.tokenization import Tokenizer
 
@@ -159,6 +159,22 @@ def test_every_fault_of_a_checkpoint_is_named(tmp_path, damage, error, sentence)
     damage(tmp_path)
     with pytest.raises(error, match=f"^{re.escape(sentence.format(folder=tmp_path))}"):
         ARMD.from_pretrained(tmp_path)
+
+
+def test_a_model_of_before_there_were_waves_says_how_it_loads(tmp_path):
+    old = tiny(TableARMD)
+    old.save_pretrained(tmp_path)
+    _edit_config(architecture="ARMD")(tmp_path)
+    sentence = (
+        f"{tmp_path}/model.safetensors holds a table of position embeddings, as ARMD had in earlier versions; in "
+        'config.json beside it, write "TableARMD" in the place of "ARMD", and it loads as it was'
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        ARMD.from_pretrained(tmp_path)
+    _edit_config(architecture="TableARMD")(tmp_path)
+    tokens = random_tokens(old, 1, 8)
+    with torch.no_grad():
+        assert torch.equal(TableARMD.from_pretrained(tmp_path)(tokens), old(tokens))
 
 
 def test_a_name_that_is_nowhere_is_named():

@@ -206,7 +206,7 @@ def test_nucleus_is_the_smallest_set_that_reaches_p(seed, top_p):
 def test_generated_text_can_be_trained_on():
     model = tiny(ARMD)
     nll(model, generate(model, length=N, seed=0)).backward()
-    assert model.position.grad.abs().sum() > 0
+    assert model.amplitudes.grad.abs().sum() > 0
 
 
 def test_decoding_in_training_mode_is_not_disturbed_by_dropout():

@@ -70,7 +70,7 @@ def trained(tokenizer, corpus):
     """Rows of whole tales, through the whole curriculum."""
     rows = Rows.encode(corpus, tokenizer, N)
     model = small(tokenizer.vocab_size, d_model=48)
-    plan = Plan(260, Curriculum.for_steps(260, N), batch_size=16, learning_rate=1e-2)
+    plan = Plan(400, Curriculum.for_steps(400, N), batch_size=16, learning_rate=1e-2)
     losses = [step.loss for step in Training(model, rows, plan).run()]
     return model.eval(), losses
 

@@ -13,7 +13,7 @@ from armdlab.baselines import LeakyQuery
 from armdlab.figures import acceptance as acceptance_figures
 from armdlab.figures import lessons as lesson_figures
 from armdlab.masks import may_see
-from armdlab.model import sinusoids
+from armdlab.positions import sinusoids
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat"]
 TIMES = [2, 3, 1, 3, 2, 1]

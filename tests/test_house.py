@@ -24,8 +24,9 @@ LAYERS = {
     "orders": {"counts"},
     "masks": {"orders"},
     "checkpoints": {"model"},  # model at call time only: it names the config that it reads
-    "model": {"counts", "orders", "masks", "checkpoints"},
-    "baselines": {"counts", "orders", "masks", "model"},
+    "positions": set(),
+    "model": {"counts", "orders", "masks", "positions", "checkpoints"},
+    "baselines": {"counts", "orders", "masks", "positions", "model"},
     "objectives": {"orders", "masks", "model", "baselines"},
     "curriculum": {"counts", "orders", "sampling"},
     "inference": {"model"},
@@ -79,7 +80,7 @@ LAYERS = {
     "costs": {"orders", "model", "baselines", "objectives", "rows"},
     "training": {"orders", "model", "baselines", "costs", "sampling", "plans", "rows", "checkpoints", "processes"},
     "trained": {"orders", "model", "baselines", "engine", "decoding", "sampling", "tokenization", "checkpoints"},
-    "networks": {"counts", "model", "baselines", "trained"},
+    "networks": {"counts", "positions", "model", "baselines", "trained"},
     "folders": {"checkpoints", "trained"},
     "recipes": {
         "folders",

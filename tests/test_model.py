@@ -16,8 +16,9 @@ from armdlab import AR, ARMD, ARMDConfig, GenerationOrder
 from armdlab.baselines import LeakyMask, LeakyQuery, ShiftedQuery
 from armdlab.engine import Engine
 from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Mask, Masks, strictly_causal_mask
-from armdlab.model import aggregate, attend, sinusoids
+from armdlab.model import aggregate, attend
 from armdlab.objectives import nll
+from armdlab.positions import sinusoids, waves
 
 N, B = 8, 2
 
@@ -131,12 +132,12 @@ def test_prefix_aggregation_is_equation_6_written_out():
     made = order.to_generation_order(random_tokens(model, 1, N))
     x, x_at = model.embed(made[:, :-1], order.positions[:-1])
     g, _ = model.first_targets(x, x_at, order.positions + 1, Masks.one_pass(order))
-    is_seen = strictly_causal_mask(order)
+    is_seen, pe = strictly_causal_mask(order), model.position_embeddings()
     for n in range(N):
-        expected = (model.position[order.positions[n] + 1] @ model.position[0]) * model.bos
+        expected = (pe[order.positions[n] + 1] @ pe[0]) * model.bos
         for i in range(N):
             if is_seen[n, i]:
-                weight = model.position[order.positions[n] + 1] @ model.position[order.positions[i] + 1]
+                weight = pe[order.positions[n] + 1] @ pe[order.positions[i] + 1]
                 expected = expected + weight * model.embedding.weight[made[0, i]]
         torch.testing.assert_close(g[0, n], model.prefix_norm(expected), atol=1e-5, rtol=1e-5)
 
@@ -166,7 +167,7 @@ def test_prefix_aggregation_in_chunks_is_the_matrix_form(order, size):
 
     def logits_and_gradient():
         logits = model(tokens, order)
-        return logits, *torch.autograd.grad(logits.square().sum(), [model.position, model.embedding.weight])
+        return logits, *torch.autograd.grad(logits.square().sum(), [model.amplitudes, model.embedding.weight])
 
     expected = logits_and_gradient()
     with mock.patch.object(armdlab.model, "CHUNK", size):
@@ -193,15 +194,33 @@ def test_prefix_aggregation_never_holds_a_matrix_of_all_pairs(name):
     assert n_floats < 0.6 * length**2
 
 
-def test_position_kernel_starts_local():
-    pe = sinusoids(64, 64, 10.0)
+@pytest.mark.parametrize("length", [63, 255, 1023])
+def test_position_kernel_starts_local_and_is_the_same_everywhere(length):
+    pe = ARMD(ARMDConfig(7, length, n_layer=1, n_head=2, d_model=16)).position_embeddings().detach().double()
     kernel = pe @ pe.T / (pe[0] @ pe[0])
-    torch.testing.assert_close(kernel.diagonal(), torch.ones(64))
-    assert kernel[32, 33] > 0.8
-    assert kernel[32, 42:].abs().max() < 0.35
-    usual = sinusoids(64, 64, 10_000.0)
+    by_distance = kernel[0]
+    for d in range(length + 1):
+        torch.testing.assert_close(kernel.diagonal(d), by_distance[d].expand(length + 1 - d), atol=1e-5, rtol=0)
+    assert by_distance[1] > 0.9
+    assert by_distance[10:].abs().max() < 0.25
+    usual = sinusoids(length + 1, 64, 10_000.0)
     far = usual @ usual.T / (usual[0] @ usual[0])
-    assert far[32, 42:].min() > 0.45  # the usual base does not fall off at all
+    assert far[0, :64].min() > 0.4  # the usual base does not fall off at all
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_waves_come_back_after_twice_their_width_and_not_before(width):
+    pe = waves(2 * width + 1, width).double()
+    kernel = pe @ pe[0] / (width / 2)
+    assert kernel[0] == pytest.approx(1)
+    assert kernel[2 * width] == pytest.approx(-1, abs=1e-4)
+    assert kernel[4 : 2 * width - 3].abs().max() < 0.35
+
+
+def test_position_embeddings_weigh_half_a_number_for_each_of_their_dimensions_however_long_the_text():
+    sizes = {"n_layer": 1, "n_head": 2, "d_model": 16, "d_position": 32}
+    short, long = (ARMD(ARMDConfig(7, length, **sizes)) for length in (16, 512))
+    assert short.n_parameters == long.n_parameters == AR(short.config).n_parameters + 16 + 16  # and a norm
 
 
 def test_both_streams_share_keys_and_values_so_targets_of_one_pass_equal_targets_of_two():
@@ -267,11 +286,12 @@ def test_rows_of_a_batch_are_scored_under_their_own_orders():
 
 
 def test_what_is_made_first_and_alone_knows_of_its_place_the_sign_of_a_kernel_and_no_more():
-    model, tokens = tiny(ARMD), random_tokens(tiny(ARMD), 1, N)
+    model, tokens = tiny(ARMD, d_position=10), random_tokens(tiny(ARMD), 1, N)
     with torch.no_grad():
         model.bos.normal_(std=100.0)  # so that the norm's epsilon plays no part
-        model.position[1 : N + 1 : 2] *= -1  # some kernels of either sign
-    kernel = model.position[1 : N + 1] @ model.position[0]
+        model.amplitudes.copy_(torch.eye(5)[-1])  # one short wave: some kernels of either sign
+    pe = model.position_embeddings().detach()
+    kernel = pe[1 : N + 1] @ pe[0]
     made_first = {True: [], False: []}
     for place in range(N):
         others = [p for p in range(N) if p != place]

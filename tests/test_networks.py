@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armdlab import ARMD, ARMDConfig, GenerationOrder
-from armdlab.networks import MODELS, deepened
+from armdlab.baselines import TableARMD
+from armdlab.networks import MODELS, deepened, with_waves
+from armdlab.recipes import Recipe, Session
 
 N = 8
 
@@ -68,3 +70,38 @@ def test_a_network_is_not_made_shallower():
     sentence = "n_layer=2 is less than the 3 of the network to deepen; give as many or more"
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         deepened(trained("ar", n_layer=3), 2)
+
+
+def test_waves_follow_a_table_of_the_same_kernel_everywhere():
+    """A table that waves made is found again, turned and scaled as it may be."""
+    config = ARMDConfig(11, 63, n_layer=2, n_head=2, d_model=16)
+    torch.manual_seed(0)
+    waved, tabled = ARMD(config).eval(), TableARMD(config).eval()
+    turn = torch.linalg.qr(torch.randn(config.d_position, config.d_position)).Q
+    tabled.load_state_dict({k: v for k, v in waved.state_dict().items() if k != "amplitudes"}, strict=False)
+    with torch.no_grad():
+        tabled.position.copy_(3 * waved.position_embeddings() @ turn)
+    found = with_waves(tabled).eval()
+    assert type(found) is ARMD
+    torch.testing.assert_close(found.amplitudes, 3 * waved.amplitudes, atol=0.05, rtol=0.05)
+    tokens = torch.arange(63).view(1, 63) % 11
+    with torch.no_grad():
+        expected = tabled(tokens)
+        assert (found(tokens) - expected).abs().max() < 0.1 * expected.std()
+    assert hasattr(tabled, "position")
+
+
+def test_only_a_table_is_replaced():
+    network = trained("armd", n_layer=1)
+    assert with_waves(network) is network
+
+
+def test_a_run_may_start_from_a_model_with_a_table(tmp_path):
+    """As from the tales that the lab ships."""
+    recipe = Recipe(corpus="tales:2000", start="tales", length=160, steps=2, batch_size=2, bf16=False)
+    session = Session.begin(recipe, tmp_path / "run")
+    assert type(session.model) is ARMD
+    for _ in session.training.run():
+        pass
+    session.save()
+    assert Session.resume(tmp_path / "run").recipe.d_position == session.model.config.d_position

@@ -11,8 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from armdlab import AR, GenerationOrder, generate, generative, load, reproduce
-from armdlab.baselines import at_parity
+from armdlab import AR, ARMDConfig, GenerationOrder, generate, generative, load, reproduce
 from armdlab.budgets import BUDGETS, Budget
 from armdlab.curriculum import Curriculum
 from armdlab.figures import Picture
@@ -387,8 +386,8 @@ def test_the_gpu_budget_is_the_papers_settings():
     recipe = BUDGETS["gpu"].recipes["armd_0"]
     assert (recipe.batch_size, recipe.length, recipe.vocab_size) == (512, 1024, "openai-community/gpt2")
     with torch.device("meta"):
-        config = at_parity(50_257, recipe.length, **{size: getattr(recipe, size) for size in SIZES})
-        assert fresh("armd", config, block_size=16, seed=0).n_parameters == 123_815_168
+        config = ARMDConfig(50_257, recipe.length, **{size: getattr(recipe, size) for size in SIZES})
+        assert fresh("armd", config, block_size=16, seed=0).n_parameters == 123_553_152
     plan = recipe.plan.curriculum
     assert (plan.i_ar, plan.i_perm, plan.i_strided, plan.rho, plan.streams) == (9_000, 48_000, 180_000, 32, (1, 2, 4))
     assert recipe.plan.steps - plan.i_strided == 80_000

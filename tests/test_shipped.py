@@ -11,7 +11,7 @@ from armdlab.rows import encode
 from armdlab.samples import write_tales
 from armdlab.trained import SHIPPED, load
 
-MODELS = {"tales": "ARMD", "tales_ar": "AR", "tales_mdlm": "MDLM", "manual": "ARMD"}
+MODELS = {"tales": "TableARMD", "tales_ar": "AR", "tales_mdlm": "MDLM", "manual": "ARMD"}
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -36,10 +36,11 @@ from armdlab.baselines import LeakyQuery, ShiftedQuery
 from armdlab.checks import streams as checks
 from armdlab.figures import lessons as lesson_figures
 from armdlab.masks import Mask, Masks, may_see, strictly_causal_mask
-from armdlab.model import Layer, Rotary, attend, sinusoids
+from armdlab.model import Layer, attend
 from armdlab.objectives import nll
+from armdlab.positions import Rotary
 
-tales = lab.load("tales")  # a trained model, for sections 2 and 3
+tales, manual = lab.load("tales"), lab.load("manual")  # trained models, for sections 2 and 3
 words = ["the", "cat", "sat", "on", "the", "mat"]
 order = GenerationOrder.from_masking_times([2, 3, 1, 3, 2, 1])
 lesson_figures.two_streams(order, words)
@@ -223,11 +224,14 @@ lab.show_source(ARMD.first_targets)
 # the **sign** of that number is left, and attention to a single row adds no position either. So whichever token an order
 # makes first hardly knows where in the text it stands. Left to right nobody notices, as that is always position 0.
 #
-# What the paper leaves open is where $PE$ starts. Here it starts as sinusoids with short waves, so that a target listens to
-# its neighbours first; training reshapes it. Below, the start, and what the shipped model of children's tales has made of it.
+# What the paper leaves open is what $PE$ is. Here it holds waves of fixed, evenly spaced frequencies $\omega_k$, and the model
+# learns how strong each is: $\langle PE_n, PE_i\rangle = \sum_k a_k^2 \cos \omega_k (n - i)$ depends on the distance alone. The
+# strengths start so that a target listens to its neighbours first. Below, the start, and what the shipped model of the Python
+# manual has made of it. A table with a learnt row for each position does worse: the inner product of two far rows is small, but
+# not 0, and over two hundred tokens that adds up to noise.
 
 # %%
-learnt, start = tales.model.position.detach(), sinusoids(*tales.model.position.shape, base=10.0)
+start, learnt = (network.position_embeddings().detach() for network in (ARMD(manual.model.config), manual.model))
 tables = {"at the start": start, "after training": learnt}
 for name, table in tables.items():
     near, far = (float(table[80] @ table[80 - k] / (table[80] @ table[80])) for k in (1, 10))
@@ -475,7 +479,7 @@ figures.leaks(broken, words, order)
 #
 # This is section 3 of *Auto-Regressive Masked Diffusion Models* (Karami and Ghodsi, arXiv 2601.16971), equations (5), (6) and
 # (7). Three things are ours, as the paper leaves them open: BOS, which gives the first block something to read; the norm after
-# $G^0$; and sinusoids with short waves as the start of $PE$, without which the model hardly learns. Two streams were first
+# $G^0$; and waves for $PE$ that start short, without which the model hardly learns. Two streams were first
 # used for permuted orders by XLNet (Yang et al., 2019), whose targets start from one trained vector and know their position
 # through attention alone. Our one-layer example left out dropout and the second half of the layers, where nothing can leak
 # that has not leaked before.

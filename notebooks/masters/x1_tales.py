@@ -258,7 +258,7 @@ tale_figures.tale_table(report)
 
 # %% [markdown]
 # Read the table from left to right. The *excess* is what the model has not learnt and, in streams, also what no model could know: tokens that are
-# made together cannot see each other. Here streams cost less than left to right. They were its last lesson, which may be why; one run does not prove it. Both parts
+# made together cannot see each other. Here streams cost hardly more than left to right, no more than the errors allow: they were its last lesson. Both parts
 # lower the share of *consistent* tales. The tales that are scored are all 72 there are, each as likely as the others, so the mean is the exact divergence, and +- says only how much tales differ. (Nearly all are among the 300 that were trained on. That cannot push the mean below the entropy: all 72 are scored, each once.) The last column is the source itself, which is what perfection looks like; its 200 tales are the fair measure of how different 200 texts can be.
 #
 # **NLL for padding.** A row holds one tale; the rest of it is padding. Left to right it costs nothing: whoever reads stops at
