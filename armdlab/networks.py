@@ -64,7 +64,7 @@ def with_waves(network: Transformer) -> Transformer:
     power = torch.linalg.lstsq(each, kernel).solution.clamp(min=1e-4)  # from 0 none could grow
     with torch.no_grad():
         found.amplitudes.copy_(length * power.sqrt())
-    return found
+    return found.train(network.training)
 
 
 def deepened(network: Transformer, n_layer: int) -> Transformer:

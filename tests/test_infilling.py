@@ -96,7 +96,7 @@ def test_surest_first_has_exact_log_probabilities_and_keeps_what_is_known(stream
 
 def test_chances_of_surest_first_sum_to_one_over_all_fillings():
     """Its order depends on what it draws, and it is still one distribution."""
-    model, known = tiny(ARMD, vocab_size=4, max_length=5), torch.tensor([True, False, True, False, False])
+    model, known = tiny(ARMD, vocab_size=4, max_length=5, seed=2), torch.tensor([True, False, True, False, False])
     text, total, orders = random_tokens(model, 1, 5)[0], 0.0, set()
     for filling in itertools.product(range(4), repeat=3):
         words = text.clone()

@@ -147,7 +147,7 @@ def test_so_it_is_where_what_is_known_stands_anywhere_in_an_order_of_ones_own(ba
 
 
 def test_verification_makes_at_least_one_token_a_call_and_a_window_where_drafts_are_good():
-    steps = list(decode_steps(tiny(ARMD, max_length=64), length=64, streams=8, verify=True, seed=0))
+    steps = list(decode_steps(tiny(ARMD, max_length=64), length=64, streams=8, verify=True, seed=4))
     sizes = [len(step.positions) for step in steps]
     assert sizes[0] == 1, "the first call has nothing to judge"
     assert max(sizes) == 8
@@ -231,7 +231,7 @@ def test_a_gate_that_asks_nothing_much_is_plain_parallel_and_one_that_asks_all_i
 
 def test_gated_rows_commit_and_end_on_their_own():
     model = opinionated()
-    how = {"length": N, "streams": 4, "gate": Gate(min_probability=0.4), "batch_size": 3, "seed": 4}
+    how = {"length": N, "streams": 4, "gate": Gate(min_probability=0.4), "batch_size": 3, "seed": 2}
     steps, text = list(decode_steps(model, **how)), generate(model, **how)
     _, made = what_steps_said(steps, text.shape)
     assert made.all()

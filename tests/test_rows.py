@@ -129,15 +129,15 @@ def test_left_to_right_the_price_of_a_text_is_exact_and_padding_costs_nothing():
 @pytest.mark.parametrize("order", [ORDERS[1], *ORDERS[4:]], ids=str)
 def test_were_padding_free_the_chances_of_all_texts_could_sum_to_more_than_one(order):
     """The mutant that this law is there for: scoring the text alone flatters a model under strided orders."""
-    model, rows = tiny(seed=0)
     canonical = [row for row in EVERYTHING.tolist() if row == [*text_of(row), *[END] * LENGTH][:LENGTH]]
-    canonical = torch.tensor(canonical)
-    with torch.no_grad():
-        nats = nll(model, canonical, order, "none").double()
-    free, paid = (
-        float(torch.exp(-(nats * counted).sum(-1)).sum())
-        for counted in (rows.is_text(canonical), rows.is_paid(canonical, order))
-    )
+    canonical, sums = torch.tensor(canonical), []
+    for seed in range(8):
+        model, rows = tiny(seed=seed)
+        with torch.no_grad():
+            nats = nll(model, canonical, order, "none").double()
+        counts = rows.is_text(canonical), rows.is_paid(canonical, order)
+        sums.append([float(torch.exp(-(nats * counted).sum(-1)).sum()) for counted in counts])
+    free, paid = (max(column) for column in zip(*sums, strict=True))
     assert free > 1.005
     assert paid <= 1
 

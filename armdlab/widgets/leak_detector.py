@@ -19,6 +19,7 @@ from armdlab.baselines import LeakyMask, LeakyQuery
 from armdlab.figures import Picture
 from armdlab.masks import strictly_causal_mask
 from armdlab.model import ARMD, ARMDConfig
+from armdlab.networks import with_waves
 from armdlab.orders import GenerationOrder
 from armdlab.trained import Lab
 from armdlab.widgets.order_picker import Wish, labels, quoted, shown, tokens_of, words_of
@@ -128,11 +129,12 @@ class LeakDetector(View):
     def __init__(
         self, text: str = "the cat sat on the mat", order: GenerationOrder | None = None, *, lab: Lab | None = None
     ) -> None:
-        if lab is not None and type(lab.model) is not ARMD:
+        model = None if lab is None else with_waves(lab.model)  # the twins have waves
+        if model is not None and type(model) is not ARMD:
             raise ValueError(
                 f"lab holds the model {type(lab.model).__name__}, which has no leaky twins; give one with an ARMD"
             )
-        self._lab, self._models = lab, small_models() if lab is None else same_weights(lab.model)
+        self._lab, self._models = lab, small_models() if model is None else same_weights(model)
         words = self._read(text)[1]
         self._wish, self._changed, self._into = Wish.of(text, len(words), order), None, self._another(words)
         self.order, self.found, state = self._detect(self._wish, self._changed, self._into)
