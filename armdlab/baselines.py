@@ -174,8 +174,8 @@ class MDLM(BlockDiffusion):
 class TableARMD(ARMD):
     """Position embeddings as most models have them: a table with a learnt row for each position.
 
-    So ARMD was in this lab at first, and the tales that it ships still are. It is worse, and the more so the longer the
-    rows are (tests/benchmarks/README.md).
+    So ARMD was in this lab at first, and the tales that it ships still are. Where a text has more tokens than a row has
+    numbers it is worse, and the more so the longer the text; in short ones it is better (tests/benchmarks/README.md).
     """
 
     def __init__(self, config: ARMDConfig) -> None:

@@ -58,8 +58,8 @@ def with_waves(network: Transformer) -> Transformer:
     kept = {name: value for name, value in network.state_dict().items() if name != "position"}
     found.load_state_dict(kept, strict=False)
     unit = F.normalize(network.position.detach().double(), dim=-1)
-    length, N = network.position.detach().norm(dim=-1).mean(), len(unit)
-    kernel = torch.stack([(unit @ unit.T).diagonal(d).mean() for d in range(N)])  # in the mean over places, by distance
+    length, N, alike = network.position.detach().norm(dim=-1).mean(), len(unit), unit @ unit.T
+    kernel = torch.stack([alike.diagonal(d).mean() for d in range(N)])  # in the mean over places, by distance
     each = torch.outer(torch.arange(N), frequencies(found.config.d_position).double()).cos()
     power = torch.linalg.lstsq(each, kernel).solution.clamp(min=1e-4)  # from 0 none could grow
     with torch.no_grad():
@@ -80,15 +80,13 @@ def deepened(network: Transformer, n_layer: int) -> Transformer:
     Raises:
         ValueError: if the network has more layers already.
 
-    Source: Wu et al., LLaMA Pro: Progressive LLaMA with Block Expansion, 2024, section 3.2.
+    Source: Wu et al., LLaMA Pro: Progressive LLaMA with Block Expansion, ACL 2024 (arXiv 2401.02415).
     """
     config = network.config
     if n_layer < config.n_layer:
         raise ValueError(
             f"n_layer={n_layer} is less than the {config.n_layer} of the network to deepen; give as many or more"
         )
-    if n_layer == config.n_layer:
-        return network
     first, second = (0, config.n_two_stream), (config.n_two_stream, config.n_layer)
     n_first = n_layer * config.n_two_stream // config.n_layer
     deep = copy.deepcopy(network)

@@ -196,7 +196,9 @@ class Session:
         started = None if recipe.start is None else load(recipe.start)
         if started is not None:
             network = with_waves(started.model)
-            started = replace(started, model=deepened(network, recipe.deepen or network.config.n_layer))
+            if recipe.deepen is not None:
+                network = deepened(network, recipe.deepen)
+            started = replace(started, model=network)
             brought = brought_by(started, start=recipe.start, model=recipe.model, length=recipe.length)
             recipe, tokenizer = replace(recipe, **brought), started.tokenizer
         elif isinstance(recipe.vocab_size, str):

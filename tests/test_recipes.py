@@ -113,6 +113,7 @@ def test_a_run_may_deepen_the_model_that_it_starts_from(recipe, tmp_path, model)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"deepen": 0}, "n_layer=0 is less than the 2 of the network to deepen; give as many or more"),
         ({"deepen": 1}, "n_layer=1 is less than the 2 of the network to deepen; give as many or more"),
         ({"model": "ar"}, "start={first} holds ARMD, not model='ar'; name the same kind"),
         ({"length": 32}, "start={first} holds a model of max_length=16, shorter than length=32; take shorter rows"),
