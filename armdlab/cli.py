@@ -69,6 +69,10 @@ def write(
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this probability.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Draft in parallel, keep what passes: exact.")] = False,
+    verify_heads: Annotated[
+        bool,
+        typer.Option("--verify-heads", help="Do so for the heads of streams alone: plain streams, in fewer calls."),
+    ] = False,
     min_probability: Annotated[float | None, typer.Option(help="A stream waits with less likely tokens.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Watch each stream fill its lane.")] = False,
     seed: Annotated[int | None, typer.Option(help="Makes chance repeatable; a fresh one if left out.")] = None,
@@ -83,6 +87,8 @@ def write(
         armdlab generate runs/manual --streams 2 --tokens 64 --temperature 0.8 --seed 1 --json
 
         armdlab generate tales --streams 8 --verify
+
+        armdlab generate manual --streams 16 --verify-heads
 
         armdlab generate tales_mdlm --steps 32
     """
@@ -101,6 +107,8 @@ def write(
     if n_new % lanes:
         raise ValueError(f"streams={streams} does not divide tokens={n_new}; try --tokens {n_new - n_new % lanes}")
     order, n_calls = None, streams + n_new // lanes - 1
+    if verify and verify_heads:
+        raise ValueError("--verify and --verify-heads are two ways of decoding; give one of them")
     if steps is not None:
         if streams != 1:
             raise ValueError(
@@ -117,7 +125,7 @@ def write(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        verify=verify,
+        verify=verify or ("heads" if verify_heads else False),
         gate=None if min_probability is None else Gate(min_probability),
         seed=seed,
     )
@@ -128,7 +136,9 @@ def write(
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             if screen is not None:
-                at = str(n_steps) if verify or min_probability is not None else f"{n_steps} of {n_calls}"
+                at = (
+                    str(n_steps) if verify or verify_heads or min_probability is not None else f"{n_steps} of {n_calls}"
+                )
                 drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
                 screen.update(drawn, refresh=True)
     text = lab.read([made[p] for p in range(len(made))])

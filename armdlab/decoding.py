@@ -8,7 +8,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from armdlab.masks import ALL_VISIBLE, PLAIN_CAUSAL, Masks
 from armdlab.model import ARMD, CHUNK, Transformer
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
-from armdlab.speculative import verified_steps
+from armdlab.speculative import verified_heads, verified_steps
 from armdlab.steps import DecodeStep, Timed, Writing
 
 
@@ -69,7 +69,7 @@ def decode_steps(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    verify: bool = False,
+    verify: bool | Literal["heads"] = False,
     gate: Gate | None = None,
     end: int | None = None,
     batch_size: int = 1,
@@ -91,7 +91,9 @@ def decode_steps(
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p, the one that crosses p included.
         verify: make up to `streams` tokens a call, drafted together and kept as far as they pass: parallel, and exactly
-            the distribution of making them one after another in the same order (`armdlab.speculative`). ARMD only.
+            the distribution of making them one after another in the same order (`armdlab.speculative`). "heads" does
+            so for the heads of streams alone, some three calls in place of `streams`, and leaves the streams as they
+            are: the distribution of plain streams, sooner. ARMD only.
         gate: let a stream commit its token only where it is sure enough, and try again at the next step where it is not
             (`armdlab.gated`). ARMD only; takes no order of your own.
         end: token that ends a text. A row that has made it, and everything before it, is done: it leaves the batch, and
@@ -121,7 +123,7 @@ def decode_steps(
         raise ValueError(f"end={end} is no token of this model; choose 0 to {model.config.vocab_size - 1}, or None")
     order = model.check_order(tokens.clamp(min=0), order.to("cpu"))  # the run is planned where nothing waits
     window = streams
-    if verify:  # its blocks say no more than how much to draft
+    if verify is True:  # its blocks say no more than how much to draft
         if own_order is not None:
             window = max(int(torch.bincount(row).max()) for row in order.blocks.reshape(-1, length))
         order = order.one_by_one()
@@ -137,12 +139,14 @@ def decode_steps(
     if not Engine.follows(model):
         return Timed(_walk_uncached(model, tokens, order, choose, end), device)
     engine = engine or Engine.of(model)
-    if verify:
+    if verify is True:
         steps = verified_steps(engine, tokens, order, choose, end, window)
     elif gate:
         steps = gated_steps(engine, tokens, order, choose, end, streams, gate)
+    elif isinstance(model, BlockDiffusion):
+        steps = _reveal(engine, tokens, order, choose, end)
     else:
-        steps = (_reveal if isinstance(model, BlockDiffusion) else _walk)(engine, tokens, order, choose, end)
+        steps = _walk(engine, tokens, order, choose, end, verify_heads=verify == "heads")
     return Timed(steps, device)
 
 
@@ -183,12 +187,14 @@ def given_tokens(
 
 
 def _check_way(
-    model: Transformer, engine: Engine | None, verify: bool, gate: Gate | None, order: GenerationOrder | None
+    model: Transformer, engine: Engine | None, verify: bool | str, gate: Gate | None, order: GenerationOrder | None
 ) -> None:
     """Say why a way of decoding does not suit this model, or two do not suit each other."""
-    name = "verify=True" if verify else f"gate={gate}"
+    if verify not in (False, True, "heads"):
+        raise ValueError(f'verify={verify!r} is unknown; choose False, True or "heads"')
+    name = f"verify={verify!r}" if verify else f"gate={gate}"
     if verify and gate:
-        raise ValueError(f"verify=True and gate={gate} are two ways of decoding; give one of them")
+        raise ValueError(f"{name} and gate={gate} are two ways of decoding; give one of them")
     if (verify or gate) and not (isinstance(model, ARMD) and Engine.follows(model)):
         raise ValueError(
             f"{name} needs a model that scores any order in one pass, an ARMD; {type(model).__name__} cannot"
@@ -214,13 +220,25 @@ def default_order(is_known: Tensor, streams: int) -> GenerationOrder:
 
 @torch.no_grad()
 def _walk(
-    engine: Engine, tokens: Tensor, order: GenerationOrder, choose: Sampler, end: int | None
+    engine: Engine,
+    tokens: Tensor,
+    order: GenerationOrder,
+    choose: Sampler,
+    end: int | None,
+    *,
+    verify_heads: bool = False,
 ) -> Iterator[DecodeStep]:
-    device = engine.device
-    calls = list(_plan(order, order.to_generation_order(tokens) != UNKNOWN))
+    device, is_given = engine.device, order.to_generation_order(tokens) != UNKNOWN
+    calls, heads = list(_plan(order, is_given)), _heads(order, is_given) if verify_heads else None
+    made = order.to_generation_order(tokens).to(device)  # in generation order from here on
+    writing = Writing(tokens.to(device), end)
+    if heads:
+        found, cache = yield from verified_heads(engine, tokens, order, choose, writing, heads)
+        calls, made = [call for call in calls if call.targets.stop > heads.stop], writing.of(made)
+        made[:, heads] = found
+    else:
+        cache = engine.new_cache(len(tokens), order.length)
     order = order.to(device)
-    made = order.to_generation_order(tokens.to(device))  # in generation order from here on
-    cache, writing = engine.new_cache(len(tokens), order.length), Writing(tokens.to(device), end)
     fixed = FixedSteps(engine, cache, [call.sizes for call in calls if call.sees_all])
     for call in calls:
         evidence_at, target_at = (writing.of(order.positions)[..., ranks] for ranks in (call.evidence, call.targets))
@@ -343,6 +361,18 @@ class _Call:
     def sizes(self) -> tuple[int, int]:
         """Rows of evidence, rows of targets."""
         return self.evidence.stop - self.evidence.start, self.targets.stop - self.targets.start
+
+
+def _heads(order: GenerationOrder, is_given: Tensor) -> slice | None:
+    """The ranks of what is made one by one before the first block of several; None where checking drafts saves no call.
+
+    Args:
+        order: on the CPU, `blocks` (N,).
+        is_given: bool (B, N) in generation order.
+    """
+    is_single = torch.bincount(order.blocks)[order.blocks] == 1
+    known, n_single = (int(each.int().cumprod(-1).sum(-1).min()) for each in (is_given, is_single))
+    return slice(known, n_single) if known + 3 <= n_single < order.length else None
 
 
 def _plan(order: GenerationOrder, is_given: Tensor) -> Iterator[_Call]:

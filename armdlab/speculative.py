@@ -3,19 +3,19 @@
 Any-subset speculative decoding (Guo and Ermon, 2025), on strided streams: W - 1 tokens are drafted as if they were
 independent, then priced under the chain rule of the same order; the longest prefix that passes is kept, and one more
 token is drawn behind it. ARMD scores any order in one pass, so drafter and judge are one network, and the next drafts
-ride in the pass that judges.
+ride in the pass that judges. The heads of streams hardly depend on each other: nearly all drafts of them pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from armdlab.engine import ARMDEngine, Trial
+from armdlab.engine import ARMDEngine, KVCache, Trial
 from armdlab.masks import Mask, Masks
 from armdlab.model import CHUNK
 from armdlab.orders import UNKNOWN, GenerationOrder
@@ -73,10 +73,11 @@ def verified_steps(
     of p, max(p - q, 0). If all stay, one more token is drawn from the last p. So every token has the distribution p,
     whatever q was (Leviathan et al., 2023; Chen et al., 2023).
 
-    Let r be the rank that the call drew. The next drafts are those of r + 1 .. r + W - 1: first what stood behind a
-    refused one, to be judged again, for it is still drawn from its q; then new ones. What was drafted from r + W on is
-    given up. With W streams r + W goes on from r, and saw a token there that is gone: kept, it would mostly be refused,
-    after its own successor had been drafted, and so on down the stream.
+    Let r be the rank that the call drew. The next drafts, r + 1 .. r + W - 1, are drawn from rows of this call. Behind
+    a refused draft these are judges' rows: they saw all that stands before them but for that one token, and are nearer
+    to the next p than what their drafts were drawn from. What could be drafted from r + W on is left. With W streams
+    r + W goes on from r, and its row saw a token there that is gone: it would mostly be refused, after its own
+    successor had been drafted, and so on down the stream.
 
     Slots of the cache are ranks, so that a draft that failed is simply written over.
 
@@ -95,12 +96,7 @@ def verified_steps(
     writing = Writing(tokens.to(device), end)
     made = state.begin(choose, watch)
     while True:
-        (positions, chosen, is_new), log_probs = (part.to(device) for part in made[:3]), made[3]
-        columns = is_new.any(0)
-        if columns.any():
-            at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
-            log_probs = log_probs[:, columns.to(log_probs.device)]
-            yield writing.step(at[0] if B == 1 else at, chosen[:, columns], log_probs)
+        yield from _said(made, writing, is_one=B == 1)
         stay = writing.drop_finished((state.frontier.squeeze(-1) >= N).to(device))
         if stay is not None:
             if not len(stay):
@@ -109,15 +105,60 @@ def verified_steps(
         made = state.judge(choose, watch)
 
 
+@torch.no_grad()
+def verified_heads(
+    engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, choose: Sampler, writing: Writing, heads: slice
+) -> Generator[DecodeStep, None, tuple[Tensor, KVCache]]:
+    """Draft the heads of all streams in one call, judge them in the next; the streams themselves stay plain.
+
+    As `verified_steps`, up to the last head: nothing is drafted behind it, and the window shrinks to what is left. So
+    the heads take some three calls in place of S, and have the very distribution of heads that are made one by one.
+
+    Args:
+        engine: of an ARMD.
+        tokens: int64 (B, N), what is given, -1 elsewhere.
+        order: the same blocks for all rows.
+        choose: how tokens are drawn.
+        writing: of the run; rows that end leave it.
+        heads: their ranks; what is known stands before them.
+
+    Returns:
+        The heads (B', S) of the rows that stayed, and a cache as if they had been made one by one.
+    """
+    device = choose.device
+    state = _State(engine, tokens.to(device), order.to(device), heads.stop - heads.start, heads.stop)
+    made, is_one = state.begin(choose), len(tokens) == 1
+    while True:
+        yield from _said(made, writing, is_one=is_one)
+        if (stay := writing.drop_finished()) is not None:
+            state.keep(stay)
+        if (state.frontier >= heads.stop).all():  # of no rows at all, too
+            state.cache.n_evidence = state.cache.n_targets = heads.stop  # the last head is no evidence yet, BOS is
+            return state.made[:, heads].to(engine.device), state.cache
+        made = state.judge(choose)
+
+
 Made = tuple[Tensor, Tensor, Tensor, Tensor]  # of some ranks (B, n): text positions, tokens, is new, log-probs
+
+
+def _said(made: Made, writing: Writing, *, is_one: bool) -> Iterator[DecodeStep]:
+    """The step of a call; none if it made nothing new."""
+    (positions, chosen, is_new), log_probs = (part.to(writing.text.device) for part in made[:3]), made[3]
+    columns = is_new.any(0)
+    if columns.any():
+        at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
+        log_probs = log_probs[:, columns.to(log_probs.device)]
+        yield writing.step(at[0] if is_one else at, chosen[:, columns], log_probs)
 
 
 class _State:
     """Frontiers, drafts and cache of the rows that still write."""
 
-    def __init__(self, engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, window: int) -> None:
+    def __init__(
+        self, engine: ARMDEngine, tokens: Tensor, order: GenerationOrder, window: int, stop: int | None = None
+    ) -> None:
         B, N = tokens.shape
-        self.engine, self.W, self.N = engine, window, N
+        self.engine, self.W, self.N, self.drafts_on = engine, window, stop or N, stop is None
         made = order.to_generation_order(tokens)
         room = made.new_zeros(B, 2 * window)  # ranks from N are drafted like others, and never yielded
         self.is_given = torch.cat([made != UNKNOWN, torch.zeros_like(room, dtype=torch.bool)], 1)
@@ -128,11 +169,15 @@ class _State:
         self.frontier = n_known.expand(B, 1)
         self.drafts = made[:, :0]
         self.q = torch.empty(B, 0, engine.config.vocab_size, dtype=torch.float64, device=tokens.device)
+        self._open(window)
 
-        self.x_offsets = torch.arange(window, device=tokens.device)
-        self.g_offsets = torch.arange(2 * window - 1, device=tokens.device)
-        sees = self.x_offsets <= self.g_offsets.unsqueeze(-1)  # (2W - 1, W): targets of a call, its evidence
-        self.sees = sees.to(engine.device)
+    def _open(self, window: int) -> None:
+        """Lay out a call of W rows of evidence, as many that judge, and W - 1 that draft on, if any do."""
+        self.W, device = window, self.at.device
+        self.x_offsets = torch.arange(window, device=device)
+        self.g_offsets = torch.arange(2 * window - 1 if self.drafts_on else window, device=device)
+        sees = self.x_offsets <= self.g_offsets.unsqueeze(-1)  # (T, W): targets of a call, its evidence
+        self.sees = sees.to(self.engine.device)
         # the last slot that a target reads, from the frontier: X slot s holds rank s - 1, G slot s holds rank s
         self.reach = self.g_offsets.clamp(max=window - 1)
         self.g_reach = self.g_offsets.masked_fill(self.g_offsets >= window, 2 * window - 2)
@@ -166,7 +211,7 @@ class _State:
         W, f, top = self.W, self.frontier, int(self.frontier.max())
         before, ranks = f - 1 + self.x_offsets, f + self.g_offsets
         self.made.scatter_(1, ranks[:, : W - 1], self.drafts)
-        x_slots, columns = f + self.x_offsets, torch.arange(top + 2 * W - 1, device=f.device)
+        x_slots, columns = f + self.x_offsets, torch.arange(top + len(self.g_offsets), device=f.device)
         allowed = (
             columns[: top + W] <= x_slots.unsqueeze(-1),
             columns[: top + W] <= (f + self.reach).unsqueeze(-1),
@@ -174,7 +219,7 @@ class _State:
         )
         slots = (x_slots.to(self.engine.device), ranks.to(self.engine.device))
         if len(f) == 1:  # one row of the batch: its slots are neighbours
-            slots = slice(top, top + W), slice(top, top + 2 * W - 1)
+            slots = slice(top, top + W), slice(top, top + len(self.g_offsets))
         x, x_at, g_at = self.made.gather(1, before), self.at.gather(1, before), self.at.gather(1, ranks)
         hidden = self._hidden(x, x_at, g_at, allowed, Trial(*slots, sees=self.sees))
         made = self._settle(self.engine.head(hidden), choose, watch)
@@ -192,7 +237,7 @@ class _State:
         """Of n drafts keep those that pass in a row, draw the token behind them, and draft the next window.
 
         Args:
-            logits: (B, n + W, V), of the ranks from the frontier on.
+            logits: (B, m, V), of the ranks from the frontier on: n + 1 that judge or draw, the others draft.
             choose: the source of chance.
             watch: as in `verified_steps`.
 
@@ -226,14 +271,13 @@ class _State:
             n_kept = n_passed.minimum(is_inside.sum(-1, keepdim=True))
             watch(Judgement(at, self.drafts, q_x, p_x, u, is_given, is_inside, n_kept, tokens))
 
-        # the next window: drafts that were not reached, then new ones
-        drafts = torch.cat([self.drafts, self._drawn(choose, chances[:, n:], f + n + self.x_offsets)], 1)
-        shift = n_passed + 1 + self.x_offsets[:-1]
-        q, waits = _rows(chances, shift), (shift < n).unsqueeze(-1)
-        if waits.any():
-            q = torch.where(waits, _rows(self.q, shift.clamp(max=n - 1)), q)
-        self.drafts, self.q = drafts.gather(1, shift), q
+        # draft the next window; for what was not reached, the judge's row knows more than its old q
         self.frontier = (f + n_passed + 1).clamp(max=self.N)
+        if not self.drafts_on:
+            self._open(self.N - int(self.frontier.min()) + 1)
+        shift = (n_passed + 1 + self.x_offsets[:-1]).clamp(max=chances.shape[1] - 1)
+        self.q = _rows(chances, shift)
+        self.drafts = self._drawn(choose, self.q, f + shift)
         is_new = (offsets <= n_passed) & ~is_given & is_inside
         return at, tokens, is_new, choose.log_probs(logits[:, : n + 1], tokens, p)
 

@@ -360,7 +360,7 @@ class Recorder:
             order = self.how["order"]
         else:
             order = default_order(known.unsqueeze(0), self.how.get("streams", 1))
-        return GenerationOrder(order.positions, torch.arange(order.length)) if self.how.get("verify") else order
+        return order.one_by_one() if self.how.get("verify") is True else order
 
     def _among(self, made: Made, log_p: Tensor, n: int) -> Made:
         values, tokens = log_p.topk(min(n, len(log_p)))

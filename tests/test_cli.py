@@ -208,7 +208,7 @@ def test_the_likeliest_of_one_is_the_likeliest(diffusion, monkeypatch, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
-@pytest.mark.parametrize("way", [["--verify"], ["--min-probability", "0.5"]])
+@pytest.mark.parametrize("way", [["--verify"], ["--verify-heads"], ["--min-probability", "0.5"]])
 def test_other_ways_to_write_in_parallel(trained, way):
     folder, _ = trained
     run = armdlab("generate", folder / "model", "--streams", 4, "--tokens", 16, "--seed", 1, "--json", "--live", *way)
@@ -216,6 +216,12 @@ def test_other_ways_to_write_in_parallel(trained, way):
     facts = json.loads(run.stdout)
     assert 4 <= facts["steps"] <= 16
     assert facts["tokens"] == 16
+
+
+def test_two_ways_to_verify_are_one_too_many(diffusion, monkeypatch, capsys):
+    code, _, err = run_main(monkeypatch, capsys, "generate", diffusion / "armd", "--verify", "--verify-heads")
+    assert code == 2
+    assert "--verify and --verify-heads are two ways of decoding; give one of them" in err
 
 
 def test_json_is_for_machines(trained):

@@ -84,6 +84,14 @@ def test_verified_calls_pay_for_drafts_and_judges(streams):
         assert call.passes[-1].n_asking == call.n_predicted == 2 * W - 1
 
 
+def test_verified_heads_pay_for_what_is_left_to_judge_and_then_for_plain_blocks():
+    calls = calls_of(tiny(ARMD), 12, streams=4, verify="heads")
+    asked = [call.n_predicted for call in calls]
+    assert asked[:2] == [4, 4]  # all heads drafted; three judged, and the place behind them
+    assert asked[-2:] == [4, 4]
+    assert asked[2:-2] == sorted(asked[2:-2], reverse=True)
+
+
 def test_gated_calls_pay_for_streams_that_wait_and_not_for_slots_that_none_may_see():
     calls = calls_of(tiny(ARMD), 12, streams=3, gate=Gate(0.0))
     assert [call.n_predicted for call in calls] == [3] * len(calls)
@@ -217,7 +225,11 @@ def test_speed_runs_and_a_second_slice_leaves_the_first_as_it_was(tmp_path, monk
     assert sure.items() <= calls.items()
     # 15 calls of GPT-2: 2 layers and a head in float32, keys and values of 1 + 2 + ... + 15 slots of both layers
     assert first[0]["bytes"] == 15 * (2 * 12 * 32 * 32 + 32 * 64) * 4 + 2 * 120 * 2 * 32 * 4
-    by_chance = {"ARMD, S = 4, verified", *(f"MDLM, {steps} steps" for steps in (16, 9, 7))}
+    by_chance = {
+        "ARMD, S = 4, verified",
+        "ARMD, S = 4, heads verified",
+        *(f"MDLM, {steps} steps" for steps in (16, 9, 7)),
+    }
     assert calls.keys() - sure.keys() == {*by_chance, "block diffusion, blocks of 16 in 8 steps"}
 
     slice_of = ["--batch", 2, "--only", "ar", "armd", "--streams", 1, "--json", tmp_path / "speed.json"]

@@ -58,10 +58,11 @@ def chi_square(counts, probabilities):
     return float(((observed - expected).square() / expected).sum()), len(expected) - 1
 
 
-def world_and_samples(model, length, streams, n_batches, batch_size, **how):
+def world_and_samples(model, length, streams, n_batches, batch_size, *, is_plain=False, **how):
     V = model.config.vocab_size
     world = torch.tensor(list(itertools.product(range(V), repeat=length)))
-    order = one_by_one(GenerationOrder.strided(length, streams))
+    order = GenerationOrder.strided(length, streams)
+    order = order if is_plain else one_by_one(order)
     with torch.no_grad():
         exact = -nll(model, world, order, "none").double().sum(-1)
     counts, n_calls, powers = torch.zeros(len(world)), 0, V ** torch.arange(length - 1, -1, -1)
@@ -151,7 +152,7 @@ def test_verification_makes_at_least_one_token_a_call_and_a_window_where_drafts_
     sizes = [len(step.positions) for step in steps]
     assert sizes[0] == 1, "the first call has nothing to judge"
     assert max(sizes) == 8
-    assert len(sizes) <= 11
+    assert len(sizes) <= 13
     steps = list(decode_steps(opinionated(max_length=64), length=64, streams=8, verify=True, seed=0))
     assert 8 < len(steps) <= 64
     assert sum(step.tokens.shape[1] for step in steps) == 64
@@ -161,6 +162,47 @@ def test_an_order_of_ones_own_is_verified_in_windows_of_its_largest_block():
     model, order = opinionated(), GenerationOrder.blockwise(N, 4)
     text = generate(model, length=N, order=order, verify=True, temperature=0)
     assert torch.equal(text, generate(model, length=N, temperature=0))
+
+
+# ------------------------------------------------------------------------------------------------ verified heads
+
+
+@pytest.mark.parametrize(("length", "streams", "vocab_size"), [(6, 3, 3), (8, 4, 2), (10, 5, 2)])
+def test_verified_heads_leave_the_distribution_of_plain_streams(length, streams, vocab_size):
+    model = opinionated(vocab_size=vocab_size, max_length=length)
+    exact, counts, _ = world_and_samples(model, length, streams, 10, 4000, is_plain=True, verify="heads")
+    assert float(exact.sum()) == pytest.approx(1, abs=1e-5)
+    statistic, freedom = chi_square(counts, exact)
+    assert statistic < freedom + 4 * math.sqrt(2 * freedom)
+
+
+@given(st.integers(3, 5), st.integers(1, 3), st.integers(0, 5), st.integers(0, 99))
+@settings(max_examples=40)
+def test_what_verified_heads_say_is_the_probability_in_plain_streams(streams, batch_size, n_known, seed):
+    model = opinionated(max_length=20)
+    n = 4 * streams if not n_known else 20
+    prompt = random_tokens(model, batch_size, n)[:, :n_known]
+    how = {"length": n, "prompt": prompt, "streams": streams, "verify": "heads", "seed": seed}
+    text, steps = generate(model, **how), list(decode_steps(model, **how))
+    log_probs, made = what_steps_said(steps, text.shape)
+    is_known = torch.arange(n) < n_known
+    order = GenerationOrder.infilling(is_known, streams) if n_known else GenerationOrder.strided(n, streams)
+    full = -nll(model, text, order, "none").double().detach()
+    assert torch.equal(made, (~is_known).expand_as(made))
+    assert ((log_probs - full)[made].abs() <= 1e-4 * full[made].abs().clamp(min=1)).all()
+
+
+def test_verified_heads_take_fewer_calls_and_nothing_else_is_verified():
+    how = {"length": 64, "streams": 16, "seed": 0}
+    plain, checked = (
+        list(decode_steps(tiny(ARMD, max_length=64), **how, **more)) for more in ({}, {"verify": "heads"})
+    )
+    assert [len(step.positions) for step in plain] == [1] * 16 + [16] * 3
+    assert [len(step.positions) for step in checked][-3:] == [16] * 3
+    assert len(checked) < 12
+    for one in ({"streams": 1}, {"streams": 2}):  # no heads to speak of: plain to the letter
+        how = {"length": N, "seed": 0, **one}
+        assert torch.equal(generate(opinionated(), verify="heads", **how), generate(opinionated(), **how))
 
 
 # --------------------------------------------------------------------------------------------------------- gated
@@ -247,7 +289,16 @@ def test_gated_rows_commit_and_end_on_their_own():
 # ------------------------------------------------------------------------------------------------- end of text
 
 
-@pytest.mark.parametrize("how", [{}, {"streams": 2}, {"streams": 2, "verify": True}, {"streams": 2, "gate": Gate(0.5)}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"streams": 2},
+        {"streams": 2, "verify": True},
+        {"streams": 4, "verify": "heads"},
+        {"streams": 2, "gate": Gate(0.5)},
+    ],
+)
 def test_a_row_that_has_ended_leaves_the_batch(how, monkeypatch):
     model, rows, run_layer = tiny(ARMD, max_length=32, vocab_size=4), [], Engine.run_layer
 
@@ -386,6 +437,8 @@ def test_rows_with_orders_of_their_own_leave_a_class_of_ones_own_one_by_one():
     ("model", "how", "sentence"),
     [
         (AR, {"verify": True}, "verify=True needs a model that scores any order in one pass, an ARMD; AR cannot"),
+        (ARMD, {"verify": "all"}, "verify='all' is unknown; choose False, True or \"heads\""),
+        (MDLM, {"verify": "heads"}, "verify='heads' needs a model that scores any order in one pass, an ARMD; MDLM"),
         (MDLM, {"gate": Gate(0.5)}, "needs a model that scores any order in one pass, an ARMD; MDLM cannot"),
         (LeakyQuery, {"verify": True}, "LeakyQuery cannot"),
         (ARMD, {"verify": True, "gate": Gate(0.5)}, "are two ways of decoding; give one of them"),

@@ -47,7 +47,14 @@ def test_a_trace_is_the_run_that_generate_makes(how):
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"streams": 4}, {"streams": 2, "verify": True}, {"known": [1, -1, -1, 4] + [-1] * 4}]
+    "how",
+    [
+        {},
+        {"streams": 4},
+        {"streams": 2, "verify": True},
+        {"streams": 4, "verify": "heads"},
+        {"known": [1, -1, -1, 4] + [-1] * 4},
+    ],
 )
 def test_alternatives_are_what_each_token_was_drawn_from(how):
     trace, n_found = recorded(**how), 0

@@ -64,7 +64,7 @@ def half_kept(n_made: Sequence[int], window: int, shown: int = 6) -> int:
 
 
 def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title: str, *, number: int = 1) -> Picture:
-    """Call by call: which drafts were kept, which token was drawn, which drafts are judged again.
+    """Call by call: which drafts were kept, which token was drawn, which places are drafted anew.
 
     Args:
         calls: of each call the first rank of its window, the drafts, and the tokens that it made: all drafts that
@@ -89,7 +89,9 @@ def acceptance(calls: Sequence[tuple[int, Sequence[str], Sequence[str]]], title:
     axes.set_xlim(-0.5, stop - start - 0.5)
     axes.set_ylim(len(calls) - 0.5, -0.5)
     axes.set_xlabel("rank, in the order of making", fontsize=9, color=INK)
-    dress(axes, f"{title}: kept (blue), drawn (orange; not: what was refused), judged again (grey, with ?)", "call")
+    dress(
+        axes, f"{title}: kept (blue), drawn (orange; not: what was refused), to be drafted anew (grey, with ?)", "call"
+    )
     axes.set_xticks(range(0, stop - start, 4), range(start, stop, 4))
     axes.set_yticks(range(len(calls)), range(number, number + len(calls)))
     axes.tick_params(length=0)

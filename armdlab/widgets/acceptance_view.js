@@ -35,7 +35,7 @@ function render({ model, el }) {
   const refused = (call) => call.passed < call.drafts.length;
   const cellsOf = (call) => (refused(call) || !call.drawn ? call.drafts : [...call.drafts, call.drawn]); // one more, of which there was no draft
   const shown = () => run.calls[at];
-  const fate = (call, k) => (k === call.drafts.length ? "more" : k < call.passed ? "kept" : k === call.passed ? "redrawn" : "again");
+  const fate = (call, k) => (k === call.drafts.length ? "more" : k < call.passed ? "kept" : k === call.passed ? "redrawn" : "anew");
 
   // Two chances that decided something are told with as many digits as it takes to see which is larger.
   function both(chance, u) {
@@ -49,7 +49,7 @@ function render({ model, el }) {
     if (what === "more") return `token ${piece(draft.piece)} of stream ${stream(draft) + 1}: ${k ? "all drafts before it passed, so" : run.streams > 1 ? "nothing was drafted before the first call, so" : "one stream drafts nothing, so"} it is drawn from p itself.`;
     const chance = stays(draft), [a, u] = both(chance, draft.u);
     const name = `draft ${piece(draft.piece)} of stream ${stream(draft) + 1}: q ${is(draft.q)}`;
-    if (what === "again") return `${name}; it stands behind a refused draft, so its p ${is(draft.p)} does not count and its die is not looked at: to be judged again in the next call.`;
+    if (what === "anew") return `${name}; it stands behind a refused draft, so its p ${is(draft.p)} does not count and its die is not looked at. It saw all but one of the tokens before it, so the next call's draft here is drawn from it: its next q.`;
     if (what === "kept" && chance === 1) return `${name}, p ${is(draft.p)}, so it always stays.`;
     const so = `${name}, p ${is(draft.p)}, so it stays with chance ${a}; the die fell on ${u}`;
     return what === "kept" ? `${so}: kept.` : `${so}: refused, and redrawn as ${piece(call.drawn.piece)} from what q left of p.`;
@@ -61,7 +61,7 @@ function render({ model, el }) {
     const n = call.drafts.length, behind = n - made(call);
     if (!n) return `Call ${at + 1} has no drafts to judge: it draws ${call.drawn ? piece(call.drawn.piece) : "nothing"}${run.streams > 1 ? " and drafts on" : ""}.`;
     const all = `Call ${at + 1} judges ${n} draft${n > 1 ? "s" : ""}: ${call.passed} kept`;
-    if (refused(call)) return `${all}, then ${piece(call.drafts[call.passed].piece)} refused and redrawn as ${piece(call.drawn.piece)}${behind ? `, ${behind} to be judged again` : ""}.`;
+    if (refused(call)) return `${all}, then ${piece(call.drafts[call.passed].piece)} refused and redrawn as ${piece(call.drawn.piece)}${behind ? `, ${behind} to be drafted anew` : ""}.`;
     return call.drawn ? `${all}, none refused, and one more drawn: ${piece(call.drawn.piece)}.` : `${all}, none refused.`;
   }
 
@@ -120,7 +120,7 @@ function render({ model, el }) {
     const die = what === "kept" || what === "redrawn";
     parts.stays.die.hidden = !die;
     parts.stays.die.style.left = `${100 * draft.u}%`;
-    parts.fate.textContent = is_more ? "one more, drawn from p" : { kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.drawn?.piece || "")}`, again: "↻ to be judged again" }[what];
+    parts.fate.textContent = is_more ? "one more, drawn from p" : { kept: `✓ kept: u ${is(draft.u)}`, redrawn: `✗ u ${is(draft.u)}: redrawn as ${piece(call.drawn?.piece || "")}`, anew: "↻ to be drafted anew" }[what];
     parts.cell.setAttribute("aria-label", sentence(k));
   }
 

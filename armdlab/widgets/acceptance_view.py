@@ -100,7 +100,7 @@ class AcceptanceView(PulledView):
         self.asked = {name: self._judged[name] for name in ("streams", "seed")}
 
     def picture(self) -> Picture:
-        """Calls in a row that make about half of what they could: what was kept, drawn, judged again."""
+        """Calls in a row that make about half of what they could: what was kept, drawn, drafted anew."""
         calls = self.verified["calls"]
         firsts = list(accumulate((n_made(call) for call in calls), initial=0))
         start = acceptance_figures.half_kept([n_made(call) for call in calls], self.verified["streams"], DRAWN)

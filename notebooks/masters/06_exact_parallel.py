@@ -199,16 +199,16 @@ def chances(text, order, alone, together, choose):
 # The rest is bookkeeping. If draft 2 of a window fails, draft 1 is final, the redrawn token is final, and the window moves on by 2. If none fails,
 # one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. Three rules for drafts that are not final yet:
 #
-# - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. They are not even looked at, so nobody knows more about these drafts
-#   than that each is a draw from its $q$. That is all the proof above asks for: they are **judged again** in the next call, against a $p$ that sees the redrawn token.
+# - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. But it saw all the others, which their $q$ had not: as a guess it is the better one.
+#   So it becomes the next $q$: at these places a draft is **drawn anew** from it, to be judged in the next call against a $p$ that sees the redrawn token. The proof above asks no more of a draft than to be a draw from its $q$, whatever $q$ is.
 # - The refused draft itself never comes back: given that it failed, it is no draw from $q$ any more.
-# - The next draft in the same stream was made in sight of the refused token, so it would most likely be refused too, but only after yet another draft had been built on it, and so on
-#   down the stream. To stop this chain it is **given up** unseen, with all that lies further on, and drafted anew behind the right token. That is allowed: whether a draft is given up depends on the fate of another one, never on what it says itself.
+# - The next place in the same stream was asked in sight of the refused token. What is drafted there would most likely be refused too, but only after yet another draft had been built on it, and so on
+#   down the stream. To stop this chain it is **left out** of the next window, with all that lies further on, and drafted a call later, behind the right token.
 
 
 # %%
 @torch.no_grad()
-def verified(order, window, choose, give_up=True):
+def verified(order, window, choose, leave_out=True):
     text, f = torch.zeros(1, order.length, dtype=torch.long), 0
     drafts, q = text[0, :0], torch.zeros(0, model.config.vocab_size, dtype=torch.float64)  # nothing to judge yet
     while f < order.length:
@@ -223,11 +223,10 @@ def verified(order, window, choose, give_up=True):
         made = torch.cat([x[:n_passed], drawn[None]])[: order.length - f]
         text[0, order.positions[f : f + len(made)]] = made
         yield f, x.tolist(), made.tolist(), p, q[:n]
-        further = both[(f + n + torch.arange(window)).clamp(max=len(both) - 1)]
-        n_next = window - (give_up or n_passed == n)  # what goes on from a refused draft saw it
-        following = slice(n_passed + 1, n_passed + 1 + n_next)
-        drafts, q = torch.cat([x, choose.draw(further)])[following], torch.cat([q[:n], further])[following]
         f += n_passed + 1
+        n_next = window - (leave_out or n_passed == n)  # what goes on from a refused draft saw it
+        q = both[(f + torch.arange(n_next)).clamp(max=len(both) - 1)]
+        drafts = choose.draw(q)
 
 
 # %% [markdown]
@@ -239,9 +238,9 @@ order = GenerationOrder.strided(N, 4)
 calls = list(verified(order, 4, Sampler(seed=0)))
 written = torch.tensor([token for _, _, made, _, _ in calls for token in made])
 same = int((text[0, order.positions] == written).sum())
-cascade = len(list(verified(order, 4, Sampler(seed=0), give_up=False)))
+cascade = len(list(verified(order, 4, Sampler(seed=0), leave_out=False)))
 lab.report(calls=len(calls), tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
-lab.report(calls_if_nothing_were_given_up=cascade)
+lab.report(calls_if_nothing_were_left_out=cascade)
 words = ["(end)" if v == end else shipped.tokenizer.decode([v]).strip() or "_" for v in range(model.config.vocab_size)]
 n_made = [len(made) for _, _, made, _, _ in calls]
 start = acceptance_figures.half_kept(n_made, window=4)  # these calls make about half of what they could
@@ -250,7 +249,7 @@ lab.report(tokens_made_in_these_calls=n_made[start : start + 6])
 acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 
 # %% [markdown]
-# Read it downwards: grey drafts appear again one row below, now in front; an orange cell without *not* is the token that a call draws itself once all its drafts have passed (the *bonus token* of other papers, where a draft that stays is *accepted* and
+# Read it downwards: where drafts are grey, others stand one row below, now in front; an orange cell without *not* is the token that a call draws itself once all its drafts have passed (the *bonus token* of other papers, where a draft that stays is *accepted* and
 # the judge is a *verifier*). The heads of the streams
 # were all drafted before any token stood, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
 # the refused draft whose place had the chance to stay that is nearest to one half, however far that may be, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
@@ -272,7 +271,7 @@ acceptance_figures.overlap(p, q, words, draft=draft)
 #
 # Now all calls of such a run, one at a time. Three things to try:
 #
-# 1. Press *Next* a few times: where do the drafts that are *to be judged again* stand one call later, and does their $q$ change?
+# 1. Press *Next* a few times: at a place that is *to be drafted anew*, compare $p$ with the $q$ of the next call.
 # 2. Find a draft that stays although $p$ is below $q$. Where did the die fall, and how often would it have stayed?
 # 3. Press *Write anew* with 2 streams, then with 8, and go to the last call: which makes more tokens a call?
 #
@@ -473,7 +472,7 @@ lesson_figures.lines(
 # - Plain streams have an exact distribution, and it is another one than that of one by one.
 # - Keep a draft with chance $\min(1, p/q)$, else draw from what $q$ left of $p$. What is kept has distribution $p$, whatever $q$ was.
 # - The drafter decides the speed, never the distribution. A draft stays with chance $\sum \min(p, q)$.
-# - Drafts behind a failed one are still draws from their $q$, so they may be judged again; a refused one never, and what went on from it is given up.
+# - Behind a failed draft the judge's answers saw one wrong token. They cannot judge, but they are good guesses: the next drafts are drawn from them. Only what goes on from the refused token itself is left out.
 # - ARMD scores any order in one pass. So drafter and judge are one network, and one call does both.
 # - Verification buys calls with rows.
 # - What is kept exactly is the model's own chain rule in the order of the streams. Whether that is good is a question to the model.
@@ -484,7 +483,7 @@ lesson_figures.lines(
 # exercise 1 is *speculative decoding* of AR models: Leviathan, Kalman and Matias (2023) and Chen et al. (2023), who draft with a second, small
 # model. That a model of any order can draft and judge by itself is *any-subset speculative decoding* (Guo and Ermon, 2025); here it runs on
 # strided streams, in batches, and with a cache of keys, values and prefix. That the judge draws one token more when all drafts pass is theirs, too; that
-# drafts behind a refused one are kept and judged again is not, as in an AR model all of them go on from the refused token. `verified` above recomputes everything at each call and would be slow; read `armdlab/speculative.py` for how not to.
+# the judge's answers behind a refused draft serve as the next $q$ is not, as in an AR model all of them go on from the refused token. `verified` above recomputes everything at each call and would be slow; read `armdlab/speculative.py` for how not to.
 
 # %%
 lab.finish("06", the_acceptance_rule=first, tokens_in_a_call=second)

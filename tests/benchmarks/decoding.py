@@ -114,8 +114,9 @@ def rows(args):
         for S in (s for s in STREAMS if s in args.streams):
             row("armd", f"ARMD, S = {S}", streams=S)
     # of a model that was not taught, drafts nearly all pass: this is the most that verifying can win
-    for only, label, way in (("verified", "verified", {"verify": True}), ("gated", "gate open", {"gate": Gate(0.0)})):
-        for S in (s for s in (2, 4, 8, 16) if only in args.only and s in args.streams):
+    ways = {"heads": ("heads verified", {"verify": "heads"}), "verified": ("verified", {"verify": True})}
+    for only, (label, way) in {**ways, "gated": ("gate open", {"gate": Gate(0.0)})}.items():
+        for S in (s for s in (2, 4, 8, 16) if only in args.only and s in args.streams and (only, s) != ("heads", 2)):
             row("armd", f"ARMD, S = {S}, {label}", streams=S, **way)
     if "mdlm" in args.only:
         for steps in (S + N // S - 1 for S in (16, 8, 4)):
@@ -309,7 +310,7 @@ def counted(engine, n, *, end, streams=1, steps=None, verify=False, gate=None):
     """Network calls a text, tokens a call, and the share of judged drafts that were kept (None without drafts).
 
     A verified call judges its drafts one after another, up to the first that it refuses; what stands behind that is
-    judged by a later call, or given up.
+    drafted anew for a later call.
     """
     N, made, judged = engine.config.max_length, [], []
     for seed in range(n):
@@ -381,7 +382,9 @@ def main():
     parser.add_argument("--samples", type=int, default=200, help="tales judged for each row of quality; 10 are timed")
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAMS))
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "half"])
-    parser.add_argument("--only", nargs="+", default=["gpt2", "ar", "armd", "verified", "gated", "mdlm", "block"])
+    parser.add_argument(
+        "--only", nargs="+", default=["gpt2", "ar", "armd", "heads", "verified", "gated", "mdlm", "block"]
+    )
     parser.add_argument("--ways", nargs="+", default=["AR", "ARMD", "verified", "gated", "MDLM"], help="of quality")
     parser.add_argument("--json", type=Path, help="a file that takes in the figures")
     parser.add_argument("--picture", type=Path, help="where to draw quality against seconds; against calls beside it")
