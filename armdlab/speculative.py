@@ -75,9 +75,7 @@ def verified_steps(
 
     Let r be the rank that the call drew. The next drafts, r + 1 .. r + W - 1, are drawn from rows of this call. Behind
     a refused draft these are judges' rows: they saw all that stands before them but for that one token, and are nearer
-    to the next p than what their drafts were drawn from. What could be drafted from r + W on is left. With W streams
-    r + W goes on from r, and its row saw a token there that is gone: it would mostly be refused, after its own
-    successor had been drafted, and so on down the stream.
+    to the next p than what their drafts were drawn from.
 
     Slots of the cache are ranks, so that a draft that failed is simply written over.
 

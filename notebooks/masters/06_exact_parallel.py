@@ -43,10 +43,10 @@ shipped = lab.load("tales")
 model, N, end = shipped.model, 160, shipped.tokenizer.end_of_text
 
 # %%
-text = generate(model, length=N, streams=4, verify=True, seed=0)
+text = generate(model, length=N, streams=4, verify=True, seed=2)
 print(textwrap.fill(shipped.tokenizer.decode([token for token in text[0].tolist() if token != end]), 80))
 ways = {"left to right": {}, "4 streams": {"streams": 4}, "4 streams, verified": {"streams": 4, "verify": True}}
-n_calls = {name: float(len(list(decode_steps(model, length=N, seed=0, **how)))) for name, how in ways.items()}
+n_calls = {name: float(len(list(decode_steps(model, length=N, seed=2, **how)))) for name, how in ways.items()}
 lab.report(**{name: f"{count:.0f} network calls" for name, count in n_calls.items()})
 lesson_figures.bars(n_calls, title="A row of 160 tokens", x="network calls", digits=0)
 
@@ -197,18 +197,16 @@ def chances(text, order, alone, together, choose):
 
 # %% [markdown]
 # The rest is bookkeeping. If draft 2 of a window fails, draft 1 is final, the redrawn token is final, and the window moves on by 2. If none fails,
-# one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. Three rules for drafts that are not final yet:
+# one more token is drawn behind them, from the last $p$: nothing was drafted there, so all of $p$ is left. What about the places behind a failed draft? Two rules:
 #
 # - The verdicts on drafts behind a failed one **do not count**, for their $p$ saw a token that is gone. But it saw all the others, which their $q$ had not: as a guess it is the better one.
 #   So it becomes the next $q$: at these places a draft is **drawn anew** from it, to be judged in the next call against a $p$ that sees the redrawn token. The proof above asks no more of a draft than to be a draw from its $q$, whatever $q$ is.
 # - The refused draft itself never comes back: given that it failed, it is no draw from $q$ any more.
-# - The next place in the same stream was asked in sight of the refused token. What is drafted there would most likely be refused too, but only after yet another draft had been built on it, and so on
-#   down the stream. To stop this chain it is **left out** of the next window, with all that lies further on, and drafted a call later, behind the right token.
 
 
 # %%
 @torch.no_grad()
-def verified(order, window, choose, leave_out=True):
+def verified(order, window, choose):
     text, f = torch.zeros(1, order.length, dtype=torch.long), 0
     drafts, q = text[0, :0], torch.zeros(0, model.config.vocab_size, dtype=torch.float64)  # nothing to judge yet
     while f < order.length:
@@ -224,8 +222,7 @@ def verified(order, window, choose, leave_out=True):
         text[0, order.positions[f : f + len(made)]] = made
         yield f, x.tolist(), made.tolist(), p, q[:n]
         f += n_passed + 1
-        n_next = window - (leave_out or n_passed == n)  # what goes on from a refused draft saw it
-        q = both[(f + torch.arange(n_next)).clamp(max=len(both) - 1)]
+        q = both[(f + torch.arange(window - 1)).clamp(max=len(both) - 1)]
         drafts = choose.draw(q)
 
 
@@ -235,12 +232,10 @@ def verified(order, window, choose, leave_out=True):
 
 # %%
 order = GenerationOrder.strided(N, 4)
-calls = list(verified(order, 4, Sampler(seed=0)))
+calls = list(verified(order, 4, Sampler(seed=2)))
 written = torch.tensor([token for _, _, made, _, _ in calls for token in made])
 same = int((text[0, order.positions] == written).sum())
-cascade = len(list(verified(order, 4, Sampler(seed=0), leave_out=False)))
 lab.report(calls=len(calls), tokens=len(written), the_same_as_in_the_tale_above=f"{same} of {N}")
-lab.report(calls_if_nothing_were_left_out=cascade)
 words = ["(end)" if v == end else shipped.tokenizer.decode([v]).strip() or "_" for v in range(model.config.vocab_size)]
 n_made = [len(made) for _, _, made, _, _ in calls]
 start = acceptance_figures.half_kept(n_made, window=4)  # these calls make about half of what they could
@@ -251,7 +246,7 @@ acceptance_figures.acceptance(shown, "Six calls", number=start + 1)
 # %% [markdown]
 # Read it downwards: where drafts are grey, others stand one row below, now in front; an orange cell without *not* is the token that a call draws itself once all its drafts have passed (the *bonus token* of other papers, where a draft that stays is *accepted* and
 # the judge is a *verifier*). The heads of the streams
-# were all drafted before any token stood, and mostly fail; once streams have begun, most drafts pass, and a call makes four tokens. Now take
+# were all drafted before any token stood, and mostly fail at first; once streams have begun, most drafts pass, and a call makes four tokens. Now take
 # the refused draft whose place had the chance to stay that is nearest to one half, however far that may be, and look at $p$ and $q$ there. Blue and orange together are $p$; blue and hatched are $q$.
 
 # %%
@@ -281,7 +276,7 @@ acceptance_figures.overlap(p, q, words, draft=draft)
 from armdlab.widgets.acceptance_view import AcceptanceView
 
 view = AcceptanceView(shipped)
-view.run_now(streams=4, seed=0)
+view.run_now(streams=4, seed=2)
 view
 
 # %%
@@ -413,9 +408,9 @@ curves = {
 lesson_figures.lines(curves, title="Does draft k pass, if those before it did?", x="place k in the window", y="chance")
 
 # %% [markdown]
-# Look along a curve. The first draft of a window fails most often: it may have stood behind one that failed, and was then drawn without sight
-# of the token that stands there now. Later ones nearly always pass. And look across: more streams have more heads, and a head that is drafted without the others
-# fails as a rule; once all streams have begun, a call makes nearly as many tokens as there are streams.
+# Look along a curve. The first draft of a window fails most often: it may stand behind one that failed, and was then drawn in sight
+# of a token that is gone. Later ones nearly always pass. And look across: more streams have more heads, and a head that is drafted without the others
+# often fails; once all streams have begun, a call makes nearly as many tokens as there are streams.
 #
 # (The rows are padded with end-of-text to 160 tokens, and padding is easy; a figure for running text would be lower.)
 #
@@ -441,6 +436,9 @@ for S in (2, 4, 8):
     ledger |= {f"{S} streams": (plain, 2 * N), f"{S} streams verified": (checked, (3 * S - 1) * checked)}
 for name, (n_calls, n_rows) in ledger.items():
     print(f"{name}: {n_calls:.1f} calls, {n_rows:.0f} rows")
+for S in (8, 16):
+    sizes = [len(list(decode_steps(model, length=N, streams=S, verify="heads", seed=seed))) for seed in range(8)]
+    print(f"{S} streams, heads verified: {sum(sizes) / len(sizes):.1f} calls in place of {S + N // S - 1}")
 
 # %%
 saved = {name: N / n_calls for name, (n_calls, _) in ledger.items()}
@@ -464,6 +462,9 @@ lesson_figures.lines(
 # - where drafts pass often: text that is easy to foresee, tokens that depend little on those made with them;
 # - and not in large batches, where the machine is busy with rows already.
 #
+# There is a way between. Plain streams make their heads one at a time: with 16 streams 16 of the 25 calls go into 16 tokens. `verify="heads"` drafts and judges these alone, and goes on in plain streams.
+# The texts have the distribution of plain streams, sooner: the last two lines of the ledger.
+#
 # How many *seconds* that is on your machine is a matter for measuring, not for counting:
 # `python tests/benchmarks/decoding.py quality` times plain, verified and gated decoding of this model, and judges their tales.
 #
@@ -472,7 +473,7 @@ lesson_figures.lines(
 # - Plain streams have an exact distribution, and it is another one than that of one by one.
 # - Keep a draft with chance $\min(1, p/q)$, else draw from what $q$ left of $p$. What is kept has distribution $p$, whatever $q$ was.
 # - The drafter decides the speed, never the distribution. A draft stays with chance $\sum \min(p, q)$.
-# - Behind a failed draft the judge's answers saw one wrong token. They cannot judge, but they are good guesses: the next drafts are drawn from them. Only what goes on from the refused token itself is left out.
+# - Behind a failed draft the judge's answers saw one wrong token. They cannot judge, but they are good guesses: the next drafts are drawn from them.
 # - ARMD scores any order in one pass. So drafter and judge are one network, and one call does both.
 # - Verification buys calls with rows.
 # - What is kept exactly is the model's own chain rule in the order of the streams. Whether that is good is a question to the model.

@@ -271,6 +271,7 @@ def ways_to_tell():
         ways[f"ARMD, S = {S}"] = ("ARMD", "tales", {"streams": S})
     for S in (2, 4, 8):
         ways[f"verified, S = {S}"] = ("verified", "tales", {"streams": S, "verify": True})
+    ways["gated, S = 4, p >= 0.3"] = ("gated", "tales", {"streams": 4, "gate": Gate(min_probability=0.3)})
     for p in (0.3, 0.6, 0.9):
         ways[f"gated, S = 8, p >= {p}"] = ("gated", "tales", {"streams": 8, "gate": Gate(min_probability=p)})
     for h in (0.5, 0.05):
