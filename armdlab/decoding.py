@@ -190,7 +190,7 @@ def _check_way(
     model: Transformer, engine: Engine | None, verify: bool | str, gate: Gate | None, order: GenerationOrder | None
 ) -> None:
     """Say why a way of decoding does not suit this model, or two do not suit each other."""
-    if verify not in (False, True, "heads"):
+    if not (isinstance(verify, bool) or verify == "heads"):
         raise ValueError(f'verify={verify!r} is unknown; choose False, True or "heads"')
     name = f"verify={verify!r}" if verify else f"gate={gate}"
     if verify and gate:

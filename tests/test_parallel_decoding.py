@@ -438,6 +438,7 @@ def test_rows_with_orders_of_their_own_leave_a_class_of_ones_own_one_by_one():
     [
         (AR, {"verify": True}, "verify=True needs a model that scores any order in one pass, an ARMD; AR cannot"),
         (ARMD, {"verify": "all"}, "verify='all' is unknown; choose False, True or \"heads\""),
+        (ARMD, {"verify": 1}, 'verify=1 is unknown; choose False, True or "heads"'),
         (MDLM, {"verify": "heads"}, "verify='heads' needs a model that scores any order in one pass, an ARMD; MDLM"),
         (MDLM, {"gate": Gate(0.5)}, "needs a model that scores any order in one pass, an ARMD; MDLM cannot"),
         (LeakyQuery, {"verify": True}, "LeakyQuery cannot"),
