@@ -260,7 +260,7 @@ lab.report(drafted=words[draft], drawn_anew=words[token], chance_to_stay=float(p
 acceptance_figures.overlap(p, q, words, draft=draft)
 
 # %% [markdown]
-# What $p$ has seen and $q$ had not are the drafts before it. Where one of these decides what may stand here, the two share little. (The draft itself may be one whose bar is too low to be seen.)
+# What $p$ has seen and $q$ had not is what stands before it now: other drafts of its call, or a token that was redrawn. Where one of these decides what may stand here, the two share little. (The draft itself may be one whose bar is too low to be seen.)
 #
 # ### Call by call
 #
