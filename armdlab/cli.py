@@ -129,6 +129,7 @@ def write(
         gate=None if min_probability is None else Gate(min_probability),
         seed=seed,
     )
+    is_planned = not verify and not verify_heads and min_probability is None  # else chance decides how many calls
     made = dict(enumerate(ids))
     log_prob, n_steps, seconds = 0.0, 0, 0.0
     with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else nullcontext() as screen:
@@ -136,9 +137,7 @@ def write(
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             if screen is not None:
-                at = (
-                    str(n_steps) if verify or verify_heads or min_probability is not None else f"{n_steps} of {n_calls}"
-                )
+                at = f"{n_steps} of {n_calls}" if is_planned else str(n_steps)
                 drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
                 screen.update(drawn, refresh=True)
     text = lab.read([made[p] for p in range(len(made))])

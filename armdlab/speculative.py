@@ -88,13 +88,13 @@ def verified_steps(
         window: W, tokens that a call makes at most.
         watch: told of each call, before its step is yielded; it changes nothing.
     """
-    device, (B, N) = engine.device, tokens.shape
+    device, N = engine.device, tokens.shape[1]
     # The books are kept where chance is drawn: on a CPU if the device, as MPS, has no float64
     state = _State(engine, tokens.to(choose.device), order.to(choose.device), window)
     writing = Writing(tokens.to(device), end)
     made = state.begin(choose, watch)
     while True:
-        yield from _said(made, writing, is_one=B == 1)
+        yield from _said(made, writing)
         stay = writing.drop_finished((state.frontier.squeeze(-1) >= N).to(device))
         if stay is not None:
             if not len(stay):
@@ -125,9 +125,9 @@ def verified_heads(
     """
     device = choose.device
     state = _State(engine, tokens.to(device), order.to(device), heads.stop - heads.start, heads.stop)
-    made, is_one = state.begin(choose), len(tokens) == 1
+    made = state.begin(choose)
     while True:
-        yield from _said(made, writing, is_one=is_one)
+        yield from _said(made, writing)
         if (stay := writing.drop_finished()) is not None:
             state.keep(stay)
         if (state.frontier >= heads.stop).all():  # of no rows at all, too
@@ -139,14 +139,14 @@ def verified_heads(
 Made = tuple[Tensor, Tensor, Tensor, Tensor]  # of some ranks (B, n): text positions, tokens, is new, log-probs
 
 
-def _said(made: Made, writing: Writing, *, is_one: bool) -> Iterator[DecodeStep]:
+def _said(made: Made, writing: Writing) -> Iterator[DecodeStep]:
     """The step of a call; none if it made nothing new."""
     (positions, chosen, is_new), log_probs = (part.to(writing.text.device) for part in made[:3]), made[3]
     columns = is_new.any(0)
     if columns.any():
         at = positions.masked_fill(~is_new, UNKNOWN)[:, columns]
         log_probs = log_probs[:, columns.to(log_probs.device)]
-        yield writing.step(at[0] if is_one else at, chosen[:, columns], log_probs)
+        yield writing.step(at[0] if len(writing.text) == 1 else at, chosen[:, columns], log_probs)
 
 
 class _State:

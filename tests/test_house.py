@@ -37,7 +37,9 @@ LAYERS = {
     "gated": {"orders", "masks", "model", "engine", "sampling", "steps"},
     "sampling": {"counts", "orders"},
     "steps": {"orders"},
+    "calls": {"orders", "masks", "model"},
     "decoding": {
+        "calls",
         "counts",
         "orders",
         "masks",

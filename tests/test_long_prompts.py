@@ -23,6 +23,7 @@ WAYS = {
     "blocks": (ARMD, BLOCKS),
     "AR": (AR, PROMPT),
     "verified": (ARMD, {**PROMPT, "streams": 3, "verify": True}),
+    "verified heads": (ARMD, {**PROMPT, "streams": 3, "verify": "heads"}),
     "verified, gaps": (ARMD, {**GAPS, "streams": 4, "verify": True}),
     "gated": (ARMD, {**PROMPT, "streams": 3, "gate": Gate(0.2)}),
     "gated, gaps": (ARMD, {**GAPS, "streams": 3, "gate": Gate(0.0)}),
@@ -36,7 +37,7 @@ def test_what_is_given_is_read_in_chunks_that_change_nothing(way, size, monkeypa
     model = tiny(kind, max_length=N)
     how = {"length": N, "seed": 5, "batch_size": 2, **how}
     whole = list(decode_steps(model, **how))
-    for room in ("decoding", "speculative", "gated"):
+    for room in ("calls", "speculative", "gated"):
         monkeypatch.setattr(f"armdlab.{room}.CHUNK", size)
     rows, hidden = [], Engine.of(model).__class__.hidden
 
@@ -56,7 +57,7 @@ def test_what_is_given_is_read_in_chunks_that_change_nothing(way, size, monkeypa
 
 
 def test_a_long_prompt_conditions_what_follows_as_one_full_pass_says(monkeypatch):
-    monkeypatch.setattr("armdlab.decoding.CHUNK", 6)
+    monkeypatch.setattr("armdlab.calls.CHUNK", 6)
     model = tiny(ARMD, max_length=N)
     text = generate(model, length=N, seed=1, **PROMPT)
     said = torch.cat([step.log_probs for step in decode_steps(model, length=N, seed=1, **PROMPT)], 1)
