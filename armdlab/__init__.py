@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from armdlab import baselines, objectives
 from armdlab.baselines import AR
+from armdlab.correcting import Corrector
 from armdlab.decoding import DecodeStep, decode_steps, generate
 from armdlab.engine import Engine
 from armdlab.gated import Gate
@@ -17,6 +18,7 @@ __all__ = [
     "AR",
     "ARMD",
     "ARMDConfig",
+    "Corrector",
     "DecodeStep",
     "Engine",
     "Gate",

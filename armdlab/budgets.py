@@ -21,6 +21,8 @@ class Budget:
         test: corpus of Table 3; its validation split is scored.
         zero_shot: corpora of Table 1, none of which was trained on.
         writers: runs whose samples Table 2 judges, with the numbers of streams or of denoising steps.
+        corrected: runs whose samples it also judges after they were read again (`correcting.Corrector`), with the
+            numbers of streams.
         judge: the run that judges, in rows as long as the longest text; a name of the Hub is no run, and is named by
             what it was trained on.
         n_samples: samples of each writer.
@@ -33,6 +35,7 @@ class Budget:
     test: str
     zero_shot: tuple[str, ...]
     writers: Mapping[str, tuple[int, ...]]
+    corrected: Mapping[str, tuple[int, ...]]
     judge: str
     n_samples: int
     n_orders: int
@@ -56,7 +59,8 @@ def _laptop() -> Budget:
     larger = {"n_layer": 6, "d_model": 192, "length": 512, "batch_size": 8}
     recipes["judge"] = replace(small, model="ar", steps=500, seed=1000, **larger)
     writers = {"ar_0": (1,), "mdlm_0": (128, 67), "armd_0": (1, 2, 4, 8), "armd_512": (1, 2, 4, 8)}
-    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, "judge", 256, 8, 16)
+    corrected = {"armd_0": (4, 8), "armd_512": (4, 8)}
+    return Budget("laptop", recipes, "kjv", ("manual", "tales"), writers, corrected, "judge", 256, 8, 16)
 
 
 def _gpu() -> Budget:
@@ -92,7 +96,8 @@ def _gpu() -> Budget:
     zero_shot = ("EleutherAI/lambada_openai", "Salesforce/wikitext:wikitext-2-raw-v1", "ptb-text-only/ptb_text_only")
     zero_shot += ("Salesforce/wikitext:wikitext-103-raw-v1", LM1B)
     writers = {"ar_0": (1,), "mdlm_0": (1024, 512), "armd_0": (1, 2, 4, 8)}
-    return Budget("gpu", recipes, LM1B, zero_shot, writers, "judge", 1024, 8, 64)
+    corrected = {"armd_0": (4, 8)}
+    return Budget("gpu", recipes, LM1B, zero_shot, writers, corrected, "judge", 1024, 8, 64)
 
 
 BUDGETS = {"laptop": _laptop(), "gpu": _gpu()}

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 import datasets
+import torch
 import typer
 from rich.live import Live
 
 from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
 from armdlab.checkpoints import write_json
-from armdlab.decoding import decode_steps
+from armdlab.correcting import Corrector, correcting_engine
+from armdlab.decoding import decode_steps, reread
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
 from armdlab.model import ARMD
@@ -74,6 +76,10 @@ def write(
         typer.Option("--verify-heads", help="Do so for the heads of streams alone: plain streams, in fewer calls."),
     ] = False,
     min_probability: Annotated[float | None, typer.Option(help="A stream waits with less likely tokens.")] = None,
+    correct: Annotated[
+        float | None,
+        typer.Option(help="Read the text again; draw anew what is then dearer by so many nats."),
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Watch each stream fill its lane.")] = False,
     seed: Annotated[int | None, typer.Option(help="Makes chance repeatable; a fresh one if left out.")] = None,
     device: Device = None,
@@ -89,6 +95,8 @@ def write(
         armdlab generate tales --streams 8 --verify
 
         armdlab generate manual --streams 16 --verify-heads
+
+        armdlab generate tales --streams 8 --correct 5
 
         armdlab generate tales_mdlm --steps 32
     """
@@ -116,35 +124,42 @@ def write(
             )
         order = lab.denoising_order(steps, length=len(ids) + n_new, n_known=len(ids), seed=seed)
         n_calls = len(order.blocks_in_text_order[len(ids) :].unique())
+    corrector = None if correct is None else Corrector(above=correct)
+    engine = lab.engine if corrector is None else correcting_engine(lab.engine, corrector)
+    chance = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     decoded = decode_steps(
-        lab.engine,
+        engine,
         length=len(ids) + n_new,
         prompt=ids or None,
         streams=streams,
         order=order,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
         verify=verify or ("heads" if verify_heads else False),
         gate=None if min_probability is None else Gate(min_probability),
-        seed=seed,
+        **chance,
     )
     is_planned = not verify and not verify_heads and min_probability is None  # else chance decides how many calls
-    made = dict(enumerate(ids))
+    made, nats = dict(enumerate(ids)), torch.zeros(1, len(ids) + n_new)
     log_prob, n_steps, seconds = 0.0, 0, 0.0
     with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else nullcontext() as screen:
         for step in decoded:
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
             log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
+            step.write_into(nats, -step.log_probs.float())
             if screen is not None:
                 at = f"{n_steps} of {n_calls}" if is_planned else str(n_steps)
                 drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
                 screen.update(drawn, refresh=True)
-    text = lab.read([made[p] for p in range(len(made))])
-    facts = {"text": text, "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
+    row = [made[p] for p in range(len(made))]
+    facts = {"text": lab.read(row), "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")
-    terminal.answer(as_json, facts, text)
+    if corrector is not None:
+        is_open = torch.arange(len(row))[None] >= len(ids)
+        done = reread(engine, torch.tensor([row]), nats, is_open, corrector, end=lab.tokenizer.end_of_text, **chance)
+        facts |= {"text": lab.read(done.tokens[0].tolist()), "new_tokens": int(done.is_new.sum())}
+        facts["nats_per_token"] = float(done.nats.cpu()[is_open].double().sum()) / n_new
+        progress.print(f"read again in {done.n_calls} calls: {facts['new_tokens']} tokens are new")
+    terminal.answer(as_json, facts, facts["text"])
 
 
 @app.command()

@@ -15,6 +15,7 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.calls import heads_of, planned
 from armdlab.capture import FixedSteps
+from armdlab.correcting import Correction, Corrector, corrected, correcting_engine
 from armdlab.counts import at_least_one
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
@@ -35,9 +36,20 @@ def generate(
     prompt: Tensor | Sequence | None = None,
     known: Tensor | Sequence | None = None,
     batch_size: int = 1,
+    correct: Corrector | None = None,
     **how: Any,  # noqa: ANN401
 ) -> Tensor:
     """Write a text: the loop over `decode_steps`, which takes the very same arguments and explains them.
+
+    Args:
+        model: as there, and so are all but the following.
+        length: tokens in all.
+        prompt: what the text starts with.
+        known: what is given at any positions.
+        batch_size: number of texts.
+        correct: read the finished text again, one token after another, and draw anew what is doubted then
+            (`armdlab.correcting`); what was given, and what stands behind the end of a text, stays. ARMD only.
+        how: all else that `decode_steps` takes.
 
     Returns:
         int64 (B, length) in text order, with what was given in its place.
@@ -50,12 +62,48 @@ def generate(
     >>> generate(model, length=8, streams=2, prompt=[3, 1], seed=0)[0, :2].tolist()
     [3, 1]
     """
+    if correct is not None:
+        model = correcting_engine(model, correct)
     steps = decode_steps(model, length=length, prompt=prompt, known=known, batch_size=batch_size, **how)
-    device = model.device if isinstance(model, Engine) else model.bos.device
-    tokens = given_tokens(length, prompt, known, batch_size).to(device)
+    tokens = given_tokens(length, prompt, known, batch_size)
+    is_open = tokens == UNKNOWN
+    tokens = tokens.to(model.device if isinstance(model, Engine) else model.bos.device)
+    nats = torch.zeros(tokens.shape)  # that each token cost when it was written
     for step in steps.untimed:
         step.write_into(tokens)
-    return tokens if how.get("end") is None else tokens.masked_fill(tokens == UNKNOWN, how["end"])
+        if correct is not None:
+            step.write_into(nats, -step.log_probs.float())
+    if (end := how.get("end")) is not None:
+        tokens.masked_fill_(tokens == UNKNOWN, end)
+    return tokens if correct is None else reread(model, tokens, nats, is_open, correct, **how).tokens
+
+
+def reread(
+    engine: Engine,
+    tokens: Tensor,
+    nats: Tensor,
+    is_open: Tensor,
+    correct: Corrector,
+    *,
+    end: int | None = None,
+    **how: Any,  # noqa: ANN401
+) -> Correction:
+    """Correct what was written, as if it had been written one by one behind what was given, up to its end.
+
+    Args:
+        engine: of an ARMD, see `correcting_engine`.
+        tokens: int64 (B, N), whole texts.
+        nats: float (B, N), what each token cost when it was written: `DecodeStep.log_probs`, with the other sign.
+        is_open: bool (B, N), what was written, and not given.
+        correct: where to doubt, how often.
+        end: as in `decode_steps`; what stands behind the first one that was made stays.
+        how: what else `decode_steps` was given; `temperature`, `top_k`, `top_p` and `seed` hold here, too.
+    """
+    one_by_one, is_open = default_order(~is_open, streams=1).to(engine.device), is_open.to(engine.device)
+    if end is not None:
+        is_open = is_open & ((is_open & (tokens.to(engine.device) == end)).cumsum(-1) == 0)
+    chance = {name: how[name] for name in ("temperature", "top_k", "top_p", "seed") if name in how}
+    return corrected(engine, tokens, nats, one_by_one, correct, is_open=is_open, **chance)
 
 
 def decode_steps(

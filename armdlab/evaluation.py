@@ -95,7 +95,10 @@ def likelihood(
     with evaluating(model) as device:
         sums = torch.cat(
             [
-                nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double().sum(-1)
+                nll(model, batch.to(device), order.rows(slice(start, start + batch_size)), "none")
+                .cpu()
+                .double()
+                .sum(-1)
                 for rows, order in zip(parts, orders, strict=True)
                 for start, batch in _batches(rows, batch_size)
             ]
@@ -143,7 +146,7 @@ def row_nats(model: Transformer, rows: Rows, order: GenerationOrder, batch_size:
     found = []
     with evaluating(model) as device:
         for i, batch in enumerate(rows.batches(batch_size)):
-            part = order.rows(i * batch_size, (i + 1) * batch_size).to("cpu")
+            part = order.rows(slice(i * batch_size, (i + 1) * batch_size)).to("cpu")
             nats = nll(model, batch.to(device), part, "none").cpu().double()  # MPS has no float64
             is_text, is_paid = rows.is_text(batch), rows.is_paid(batch, part)
             is_end = is_text & (batch == rows.end_of_text)
@@ -317,7 +320,7 @@ def _log_chances(model: Transformer, rows: Tensor, n_orders: int, batch_size: in
         for k in range(n_orders):
             order = GenerationOrder.random(N, batch_size=R, generator=seeded(seed, k))
             for start, batch in _batches(rows, batch_size):
-                nats = nll(model, batch.to(device), order.rows(start, start + batch_size), "none").cpu().double()
+                nats = nll(model, batch.to(device), order.rows(slice(start, start + batch_size)), "none").cpu().double()
                 logs[k, start : start + len(batch)] = -nats.sum(-1)
     return logs
 

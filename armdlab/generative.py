@@ -15,6 +15,7 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.corpora import is_tales
+from armdlab.correcting import Corrector, corrected, correcting_engine
 from armdlab.decoding import decode_steps
 from armdlab.evaluation import precision_of, strided_in_words
 from armdlab.inference import evaluating
@@ -41,7 +42,7 @@ class Generated:
         order: who was made when, in words.
         nats_per_token: the judge's mean over all tokens of all samples.
         standard_error: of `nats_per_token`, from the spread of the samples.
-        own_nats_per_token: the writer's own exact nats, under the order in which it wrote.
+        own_nats_per_token: the writer's own exact nats, under the order in which it wrote, or read again to correct.
         entropy: nats; of the frequencies of the tokens in a sample, mean over samples (as SEDD and MDLM count it).
         entropy_error: standard error of `entropy`.
         diversity: of the words of all samples together.
@@ -111,6 +112,7 @@ def generated(
     n_samples: int = 128,
     temperature: float = 1.0,
     top_p: float | None = None,
+    correct: Corrector | None = None,
     seed: int = 0,
     batch_size: int = 64,
 ) -> Generated:
@@ -126,6 +128,8 @@ def generated(
         n_samples: number of samples.
         temperature: divides the writer's logits.
         top_p: nucleus that the writer is cut to; None for everything.
+        correct: how the writer reads its texts again and corrects them; None for texts as they were written. Its calls
+            count, and what the texts cost itself is then what they cost left to right.
         seed: of sampling; with `batch_size` it decides all samples.
         batch_size: samples written together.
 
@@ -145,21 +149,20 @@ def generated(
         raise ValueError("judge is the writer itself, which likes its own faults; give a model that was trained apart")
     length = writer.model.config.max_length if length is None else length
     order_of, order = _orders(writer.model, length, streams, steps, seed)
+    engine = writer.engine if correct is None else correcting_engine(writer.engine, correct)
     rows, own, n_calls = [], 0.0, 0
     for i, start in enumerate(range(0, n_samples, batch_size)):
         count = min(batch_size, n_samples - start)
-        tokens, calls = torch.empty(count, length, dtype=torch.int64), 0
-        for step in decode_steps(
-            writer.model,
-            length=length,
-            order=order_of(i, count),
-            batch_size=count,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seeded(seed, i).initial_seed(),
-        ):
-            tokens.scatter_(1, step.positions.expand_as(step.tokens).cpu(), step.tokens.cpu())
-            own, calls = own - float(step.log_probs.sum()), calls + 1
+        tokens, nats, calls = torch.empty(count, length, dtype=torch.int64), torch.empty(count, length), 0
+        chance = {"temperature": temperature, "top_p": top_p, "seed": seeded(seed, i).initial_seed()}
+        for step in decode_steps(engine, length=length, order=order_of(i, count), batch_size=count, **chance):
+            step.write_into(tokens)
+            step.write_into(nats, -step.log_probs.float())
+            calls += 1
+        if correct is not None:
+            done = corrected(engine, tokens, nats, GenerationOrder.left_to_right(length), correct, **chance)
+            tokens, nats, calls = done.tokens.cpu(), done.nats, calls + done.n_calls
+        own += float(nats.double().sum())
         rows.append(tokens)
         n_calls = max(n_calls, calls)
     tokens = torch.cat(rows)
@@ -172,7 +175,7 @@ def generated(
     entropies = torch.stack([_entropy(row) for row in tokens])
     return Generated(
         writer=_in_words(writer),
-        order=order,
+        order=order if correct is None else f"{order}, {correct}",
         nats_per_token=mean,
         standard_error=float(spread),
         own_nats_per_token=own / tokens.numel(),

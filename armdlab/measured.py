@@ -51,7 +51,7 @@ class Measured:
             run: whose figure it is, for `say`.
             measure: `likelihood`, `bound`, `any_order`, `generated`, or another that returns plain values.
             args: what has a `fingerprint` (a model, a lab, a text), or goes into JSON.
-            how: as `args`.
+            how: as `args`, or plain dataclasses.
 
         Raises:
             OSError: if the figure could not be written.
@@ -76,10 +76,17 @@ class Measured:
         call.apply_defaults()  # they decide, too, and another version may have others
         return {
             "measure": measure.__name__,
-            **{name: getattr(value, "fingerprint", value) for name, value in call.arguments.items()},
+            **{name: _said(value) for name, value in call.arguments.items()},
             "device": str(self.device or "cpu"),
             "versions": {"armdlab": armdlab.__version__, "torch": torch.__version__},
         }
+
+
+def _said(value: Any) -> Any:  # noqa: ANN401
+    """A value as JSON can hold it: its fingerprint, or what it is made of."""
+    if (fingerprint := getattr(value, "fingerprint", None)) is not None:
+        return fingerprint
+    return asdict(value) if is_dataclass(value) else value
 
 
 def _read(kind: Any, found: Any) -> Any:  # noqa: ANN401

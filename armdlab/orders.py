@@ -299,12 +299,11 @@ class GenerationOrder:
         blocks = self.blocks.expand_as(self.positions)
         return blocks.gather(-1, self.ranks)
 
-    def rows(self, start: int, stop: int) -> GenerationOrder:
-        """The orders of rows `start` .. `stop` - 1 of a batch; the same order where all rows share one."""
+    def rows(self, rows: slice | Tensor) -> GenerationOrder:
+        """The orders of some rows of a batch, a slice or int64 (n,); the same order where all rows share one."""
         if not self.is_batched:
             return self
-        blocks = self.blocks if self.blocks.dim() == 1 else self.blocks[start:stop]
-        return GenerationOrder(self.positions[start:stop], blocks)
+        return GenerationOrder(self.positions[rows], self.blocks if self.blocks.dim() == 1 else self.blocks[rows])
 
     def one_by_one(self) -> GenerationOrder:
         """The same positions in the same order, each a block of its own: what verified decoding draws from.

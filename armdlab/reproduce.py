@@ -20,6 +20,7 @@ import torch
 from armdlab import corpora
 from armdlab.budgets import Budget
 from armdlab.checkpoints import differences, read_json
+from armdlab.correcting import Corrector
 from armdlab.evaluation import any_order, bound, likelihood, spread_rows
 from armdlab.folders import recipe_in
 from armdlab.generative import Generated, generated
@@ -244,9 +245,11 @@ def table2(runs: Runs) -> Table:
     lines, sequential = [], {}
     for run, counts in budget.writers.items():
         writer = runs[run]
-        for place, count in enumerate(counts):
-            is_diffusion = run.startswith("mdlm")
-            runs.say(f"{budget.n_samples} texts by {run} in {count} {'steps' if is_diffusion else 'streams'}")
+        is_diffusion = run.startswith("mdlm")
+        ways = [(count, None) for count in counts] + [(count, Corrector()) for count in budget.corrected.get(run, ())]
+        for place, (count, correct) in enumerate(ways):
+            told = f"{count} {'steps' if is_diffusion else 'streams'}{', corrected' if correct else ''}"
+            runs.say(f"{budget.n_samples} texts by {run} in {told}")
             found = runs.measured(
                 run,
                 generated,
@@ -254,10 +257,12 @@ def table2(runs: Runs) -> Table:
                 judge,
                 length=writer.model.config.max_length,
                 n_samples=budget.n_samples,
+                correct=correct,
                 **({"steps": count} if is_diffusion else {"streams": count}),
             )
             base = sequential.setdefault(run, found)
-            lines.append(_written(run, found, base, paper.get((run, place if is_diffusion else count), "")))
+            in_paper = "" if correct else paper.get((run, place if is_diffusion else count), "")
+            lines.append(_written(run, found, base, in_paper))
     return Table(f"Table 2, {budget.name}: generative perplexity", tuple(lines), lines[0].name)
 
 

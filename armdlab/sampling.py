@@ -12,7 +12,7 @@ from armdlab.counts import is_whole, seed_for_torch
 from armdlab.orders import UNKNOWN
 
 # What a stream of chance is for: the last number of `seeded`. Another value would change what every seed means.
-ROWS, DROPOUT, FAMILY, CUTS, MASKING, REVEALING, GAPS = 1, 2, 3, 4, 4, 5, 7
+ROWS, DROPOUT, FAMILY, CUTS, MASKING, REVEALING, GAPS, CORRECTING = 1, 2, 3, 4, 4, 5, 7, 8
 TINY = 1e-200  # divided by less, a logit of float32 could leave the numbers of float64
 
 

@@ -31,14 +31,15 @@ class DecodeStep:
     log_probs: Tensor
     elapsed: float = 0.0
 
-    def write_into(self, text: Tensor) -> None:
-        """Put the tokens in their places in int64 (B, N)."""
-        positions, tokens = self.positions.to(text.device), self.tokens.to(text.device)
+    def write_into(self, text: Tensor, values: Tensor | None = None) -> None:
+        """Put the tokens, or other values (B, n) of theirs, in their places in (B, N)."""
+        values = (self.tokens if values is None else values).to(text.device)
+        positions = self.positions.to(text.device)
         if positions.dim() == 1:
-            text[:, positions] = tokens
+            text[:, positions] = values
         else:
             row, column = (positions != UNKNOWN).nonzero(as_tuple=True)
-            text[row, positions[row, column]] = tokens[row, column]
+            text[row, positions[row, column]] = values[row, column]
 
 
 class Writing:

@@ -218,6 +218,23 @@ def test_other_ways_to_write_in_parallel(trained, way):
     assert facts["tokens"] == 16
 
 
+def test_a_text_is_read_again_and_corrected_if_that_is_asked_for(diffusion, monkeypatch, capsys):
+    how = ("generate", diffusion / "armd", "--streams", 8, "--prompt", "The cat", "--seed", 1, "--json")
+    code, plain, err = run_main(monkeypatch, capsys, *how)
+    assert code == 0, err
+    code, out, err = run_main(monkeypatch, capsys, *how, "--correct", 0.02)
+    assert code == 0, err
+    before, after = json.loads(plain), json.loads(out)
+    assert after["new_tokens"] > 0
+    assert after["text"] != before["text"]
+    assert after["text"].startswith("The cat")
+    n_calls = int(re.search(r"read again in (\d+) calls: (\d+) tokens are new", err)[1])
+    assert n_calls >= 4  # a pass that reads, a call that draws, two passes that read what was drawn
+    code, _, err = run_main(monkeypatch, capsys, "generate", diffusion / "ar", "--correct", 1)
+    assert code == 2
+    assert "needs a model that scores any order in one pass, an ARMD; AR cannot" in err
+
+
 def test_two_ways_to_verify_are_one_too_many(diffusion, monkeypatch, capsys):
     code, _, err = run_main(monkeypatch, capsys, "generate", diffusion / "armd", "--verify", "--verify-heads")
     assert code == 2
@@ -473,7 +490,7 @@ def test_a_table_is_printed_and_written_with_its_figures(tmp_path, monkeypatch, 
     small = Recipe(corpus=f"file:{tmp_path / 'cats.txt'}", steps=6, **sizes)
     recipes = {"armd_0": small, "ar_0": replace(small, model="ar", steps=5)}
     recipes |= {"mdlm_0": replace(small, model="mdlm"), "block_0": replace(small, model="block")}
-    tiny = Budget("laptop", recipes, small.corpus, (), {}, "ar_0", 2, 1, 2)
+    tiny = Budget("laptop", recipes, small.corpus, (), {}, {}, "ar_0", 2, 1, 2)
     monkeypatch.setitem(BUDGETS, "laptop", tiny)
     monkeypatch.setattr("sys.argv", ["armdlab", "reproduce", "table3", "--out", str(tmp_path / "runs"), "--json"])
     with pytest.raises(SystemExit) as ended:
@@ -501,7 +518,9 @@ def test_ctrl_c_in_a_table_says_what_is_saved_and_what_is_not(trained, tmp_path,
     sizes = {"length": 16, "n_layer": 2, "n_head": 2, "d_model": 16, "vocab_size": 280, "batch_size": 2}
     small = Recipe(corpus=f"file:{trained[0] / 'cats.txt'}", steps=6, **sizes)
     recipes = {"armd_0": small, "ar_0": replace(small, model="ar", steps=5), "mdlm_0": replace(small, model="mdlm")}
-    monkeypatch.setitem(BUDGETS, "laptop", Budget("laptop", recipes, small.corpus, (small.corpus,), {}, "", 2, 1, 2))
+    monkeypatch.setitem(
+        BUDGETS, "laptop", Budget("laptop", recipes, small.corpus, (small.corpus,), {}, {}, "", 2, 1, 2)
+    )
 
     @functools.wraps(likelihood)
     def interrupted(*_, **__):

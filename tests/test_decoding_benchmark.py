@@ -12,7 +12,7 @@ import pytest
 import torch
 from strategies import tiny
 
-from armdlab import AR, ARMD, Gate, GenerationOrder, generate
+from armdlab import AR, ARMD, Corrector, Gate, GenerationOrder, generate
 from armdlab.baselines import MDLM
 from armdlab.engine import Engine
 
@@ -197,6 +197,15 @@ def test_verified_drafts_are_counted_and_other_ways_have_none():
     with torch.no_grad():
         sure.head.weight.zero_()
     assert decoding.counted(Engine.of(sure), 2, end=None, streams=3, verify=True)["accepted"] == 1
+
+
+def test_calls_that_correct_are_counted_and_make_no_token_more():
+    engine = Engine.of(tiny(ARMD, max_length=12))
+    plain, again = (decoding.counted(engine, 3, end=None, streams=3, correct=c) for c in (None, Corrector(above=1e3)))
+    assert again["calls"] == plain["calls"] + 1  # nothing is doubted, and one pass says so
+    more = decoding.counted(engine, 3, end=None, streams=3, correct=Corrector(above=0.5))
+    assert more["calls"] > again["calls"]
+    assert more["calls"] * more["tokens_per_call"] == pytest.approx(12)
 
 
 def test_masked_diffusion_is_counted_by_the_calls_that_it_makes():

@@ -136,7 +136,7 @@ def test_the_terminal_says_at_which_step_a_loss_was_no_number_and_what_is_kept(
 
 def test_a_table_whose_run_fails_names_the_run_and_what_is_kept(recipe, tmp_path, ill_at):
     ill_at(10)
-    runs = Runs(Budget("tiny", {"ar_0": replace(recipe, model="ar")}, "", (), {}, "", 1, 1, 1), tmp_path, train)
+    runs = Runs(Budget("tiny", {"ar_0": replace(recipe, model="ar")}, "", (), {}, {}, "", 1, 1, 1), tmp_path, train)
     with pytest.raises(FloatingPointError, match=rf"What was saved in {tmp_path}/ar_0 at step 9 is whole$"):
         runs["ar_0"]
 

@@ -243,7 +243,7 @@ def test_each_row_has_the_targets_of_its_own_order():
     find = SoftTargets(tokenizer)
     together = find(tokens, order)
     for row in range(3):
-        alone, is_its = find(tokens[row : row + 1], order.rows(row, row + 1)), together.rows == row
+        alone, is_its = find(tokens[row : row + 1], order.rows(slice(row, row + 1))), together.rows == row
         assert torch.equal(together.positions[is_its], alone.positions)
         assert torch.equal(together.tokens[is_its], alone.tokens)
         assert torch.equal(together.chances[is_its], alone.chances)

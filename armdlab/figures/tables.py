@@ -16,7 +16,7 @@ from armdlab.scores import perplexity_of
 from armdlab.tables import Table
 
 STYLES = {"ar": "#999999", "armd": "#0072B2", "mdlm": "#D55E00", "block": "#009E73", "judge": "#CC79A7"}
-STYLES |= {"verified": "#CC79A7", "gated": "#009E73"}
+STYLES |= {"verified": "#CC79A7", "gated": "#009E73", "corrected": "#E69F00"}
 
 
 def bars(table: Table) -> Picture:
