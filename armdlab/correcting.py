@@ -143,7 +143,7 @@ def corrected(
         rows = is_spot.any(-1).nonzero().squeeze(-1)
         if not len(rows):
             break
-        chance = None if seed is None else seeded(seed, CORRECTING, n).initial_seed()
+        chance = None if seed is None else seeded(seed, n, CORRECTING).initial_seed()
         choose = Sampler(temperature, top_k, top_p, chance, engine.device)
         before, price, is_spot, its = text[rows], nats[rows], is_spot[rows], order.rows(rows)
         drawn, calls = _drawn(engine, before, is_spot, choose)
@@ -152,12 +152,15 @@ def corrected(
         stretch = _begins(is_spot).cumsum(-1)
         saved = torch.zeros_like(price).scatter_add(-1, stretch, price - new)
         kept = torch.where(saved.gather(-1, stretch) > 0, drawn, before)
-        new = _nats(engine.model, kept, its)
-        stays = (kept != before).any(-1) & (new.sum(-1) < price.sum(-1))
+        changes = (kept != before).any(-1)
+        is_mixed = changes & (kept != drawn).any(-1)  # others have been priced
+        if is_mixed.any():
+            new[is_mixed] = _nats(engine.model, kept[is_mixed], its.rows(is_mixed))
+        stays = changes & (new.sum(-1) < price.sum(-1))
         rows, kept, new, before = rows[stays], kept[stays], new[stays], before[stays]
         text[rows], nats[rows] = kept, new
         written[rows] = torch.where(kept == before, written[rows], new)
-        n_calls += calls + 2
+        n_calls += calls + 1 + int(is_mixed.any())
     return Correction(text, nats, text != tokens.to(text.device), n_calls)
 
 

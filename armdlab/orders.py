@@ -300,7 +300,7 @@ class GenerationOrder:
         return blocks.gather(-1, self.ranks)
 
     def rows(self, rows: slice | Tensor) -> GenerationOrder:
-        """The orders of some rows of a batch, a slice or int64 (n,); the same order where all rows share one."""
+        """The orders of some rows of a batch, by slice, int64 or bool; the same order where all rows share one."""
         if not self.is_batched:
             return self
         return GenerationOrder(self.positions[rows], self.blocks if self.blocks.dim() == 1 else self.blocks[rows])

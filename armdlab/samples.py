@@ -176,7 +176,7 @@ def write_tales(
         temperature: divides the logits.
         seed: of all draws; with `batch_size` it decides them.
         batch_size: rows written together.
-        how: `verify`, `gate` and their kin, as `decode_steps` takes them.
+        how: `verify`, `gate`, `correct` and their kin, as `generate` takes them.
 
     Raises:
         ValueError: as `decode_steps`.

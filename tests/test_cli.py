@@ -229,7 +229,7 @@ def test_a_text_is_read_again_and_corrected_if_that_is_asked_for(diffusion, monk
     assert after["text"] != before["text"]
     assert after["text"].startswith("The cat")
     n_calls = int(re.search(r"read again in (\d+) calls: (\d+) tokens are new", err)[1])
-    assert n_calls >= 4  # a pass that reads, a call that draws, two passes that read what was drawn
+    assert n_calls >= 3  # a pass that reads, a call that draws, a pass that reads what was drawn
     code, _, err = run_main(monkeypatch, capsys, "generate", diffusion / "ar", "--correct", 1)
     assert code == 2
     assert "needs a model that scores any order in one pass, an ARMD; AR cannot" in err

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import armdlab
+from armdlab.correcting import Corrector
 from armdlab.decoding import generate
 from armdlab.objectives import nll
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--verify", action="store_true", help="write by verified decoding: one by one in distribution")
+    parser.add_argument("--correct", type=float, help="read texts again, and draw anew what is dearer by so many nats")
     asked = parser.parse_args()
     writer, judge = armdlab.load(asked.writer), armdlab.load(asked.judge)
     if writer.tokenizer.fingerprint != judge.tokenizer.fingerprint:
@@ -54,6 +56,7 @@ def main() -> None:
     def judged(streams: int, *, verify: bool) -> torch.Tensor:
         """The judge's nats (samples, N) of texts in so many streams."""
         how = {"streams": streams, "verify": verify, "batch_size": asked.samples, "seed": 0}
+        how["correct"] = Corrector(above=asked.correct) if asked.correct and streams > 1 else None
         texts = generate(writer.engine, length=writer.model.config.max_length, **how)
         with torch.inference_mode():
             return torch.cat([nll(judge.model, part, reduction="none") for part in texts.split(32)])
@@ -71,7 +74,7 @@ def main() -> None:
         there, here = by_place(found, streams), by_place(plain, streams)
         parts = ", ".join(f"{name} {there[name] - here[name]:+.1f}" for name in there)
         head = f"a head costs {there['heads'] / (streams - 1):.1f}, not {here['heads'] / (streams - 1):.1f}"
-        how = "verified streams" if asked.verify else "streams"
+        how = f"{'verified ' * asked.verify}streams{', corrected' * bool(asked.correct)}"
         print(
             f"{streams} {how}: {mean - base:+.1f} +- {math.hypot(error, its_error):.1f} nats a text: {parts}; {head}",
             flush=True,
