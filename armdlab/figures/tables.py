@@ -116,7 +116,7 @@ def front(
     axes.margins(x=0.08, y=0.12)
     axes.set_xlabel("seconds for one text (log scale)")
     axes.set_ylabel(y)
-    axes.set_title(f"{title}; the line joins those that nobody beats in both", fontsize=10, loc="left")
+    axes.set_title(f"{title}; the line joins the unbeaten", fontsize=10, loc="left")
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     write_beside(axes, [str(number) for number in range(1, len(ways) + 1)], [ways[name][::-1] for name in by_seconds])
