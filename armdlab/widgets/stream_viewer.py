@@ -42,7 +42,7 @@ class StreamViewer(PulledView):
         self._steps: Iterator[Step] | None = None
         self._before: Trace | None = None  # the run before this one, to compare with
         opened = trace or Trace.from_json((RECORDED / "tale.json").read_text(encoding="utf-8"))
-        asked = {"prompt": "It was a", "streams": 4, "temperature": 1.0, "order": "streams", "seed": 1}
+        asked = {"prompt": "", "streams": 4, "temperature": 1.0, "order": "streams", "seed": 1}
         super().__init__(trace=opened.to_dict(), names=list(self._labs), asked=asked)
 
     def __repr__(self) -> str:
@@ -125,7 +125,7 @@ class Race(PulledView):
         self._is_tale = is_tale
         self._runners: dict[str, tuple[Recorder, Iterator[Step]]] = {}
         self._arrived: list[dict[str, Any]] = []
-        asked = {"prompt": "It was a", "streams": streams, "temperature": 1.0, "seed": 1}
+        asked = {"prompt": "", "streams": streams, "temperature": 1.0, "seed": 1}
         opened = [] if labs else json.loads((RECORDED / "race.json").read_text(encoding="utf-8"))
         super().__init__(names=list(self._labs), asked=asked, result=opened, recorded=bool(opened))
 

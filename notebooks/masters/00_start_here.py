@@ -36,7 +36,7 @@ viewer
 #
 # - point at a word: when was it made, how sure was the model, and which words did it see?
 # - let the model write itself: press *Write* with 1 stream, then with 8;
-# - write your own beginning into *prompt*. (The model has read short tales and nothing else, so be kind.)
+# - write your own beginning into *prompt*, with 1 stream. (The model has read short tales and nothing else, so be kind; and how several streams go on behind a prompt it was never taught.)
 #
 # ## Is everything here?
 #
@@ -61,14 +61,14 @@ lab.report(parameters=f"{armd.model.n_parameters:,}", longest_text=f"{armd.model
 # %%
 import textwrap
 
-one = armd.write("It was a", streams=1, seed=1, temperature=0.7)
+one = armd.write(streams=1, seed=5, temperature=0.7)
 print(textwrap.fill(one, 80))
 
 # %% [markdown]
 # Now in four streams. It is the same model, with the same weights; only the order in which it makes the tokens is different.
 
 # %%
-four = armd.write("It was a", streams=4, seed=1, temperature=0.7)
+four = armd.write(streams=4, seed=5, temperature=0.7)
 print(textwrap.fill(four, 80))
 
 # %% [markdown]
