@@ -167,7 +167,7 @@ def corrected(
 def _nats(model: Transformer, tokens: Tensor, order: GenerationOrder) -> Tensor:
     """Prices (B, N) in text order, a few rows a pass."""
     rows = torch.arange(len(tokens), device=tokens.device).split(ROWS_A_PASS)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model):
         return torch.cat([nll(model, tokens[part], order.rows(part), "none") for part in rows])
 
 

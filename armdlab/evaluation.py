@@ -5,6 +5,7 @@ A figure here is a value that carries its own conditions, and says them when pri
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -93,12 +94,10 @@ def likelihood(
         return _likelihood_of_rows(model, text, order_of(len(text), length), said, batch_size, how)
     orders = [order_of(*rows.shape) for rows in parts]
     with evaluating(model) as device:
+        price = functools.partial(nll, model, reduction="none")
         sums = torch.cat(
             [
-                nll(model, batch.to(device), order.rows(slice(start, start + batch_size)), "none")
-                .cpu()
-                .double()
-                .sum(-1)
+                price(batch.to(device), order.rows(slice(start, start + batch_size))).cpu().double().sum(-1)
                 for rows, order in zip(parts, orders, strict=True)
                 for start, batch in _batches(rows, batch_size)
             ]

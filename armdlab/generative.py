@@ -15,8 +15,8 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.corpora import is_tales
-from armdlab.correcting import Corrector, corrected, correcting_engine
-from armdlab.decoding import decode_steps
+from armdlab.correcting import Corrector, correcting_engine
+from armdlab.decoding import decode_steps, reread
 from armdlab.evaluation import precision_of, strided_in_words
 from armdlab.inference import evaluating
 from armdlab.model import Transformer
@@ -160,7 +160,7 @@ def generated(
             step.write_into(nats, -step.log_probs.float())
             calls += 1
         if correct is not None:
-            done = corrected(engine, tokens, nats, GenerationOrder.left_to_right(length), correct, **chance)
+            done = reread(engine, tokens, nats, torch.ones_like(tokens, dtype=torch.bool), correct, **chance)
             tokens, nats, calls = done.tokens.cpu(), done.nats, calls + done.n_calls
         own += float(nats.double().sum())
         rows.append(tokens)

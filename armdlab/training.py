@@ -124,10 +124,8 @@ class Training:
         mean = torch.zeros((), device=device)
         n_tokens, size = n_tokens_of_text(self.text, tokens), self.plan.micro_batch_size or len(tokens)
         for start in range(0, len(tokens), size):
-            part, part_order = (
-                tokens[start : start + size].to(device),
-                order.rows(slice(start, start + size)).to(device),
-            )
+            rows = slice(start, start + size)
+            part, part_order = tokens[rows].to(device), order.rows(rows).to(device)
             is_last = start + size >= len(tokens)  # only then do processes exchange their gradients
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.plan.bf16):
@@ -301,10 +299,8 @@ def seconds_per_step(model: Transformer, text: Text | Rows, plan: Plan, *, repea
     for _ in range(repeats + 1):
         started = time.perf_counter()
         for start in range(0, plan.batch_size, size):
-            part, part_order = (
-                tokens[start : start + size].to(device),
-                order.rows(slice(start, start + size)).to(device),
-            )
+            rows = slice(start, start + size)
+            part, part_order = tokens[rows].to(device), order.rows(rows).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
                 _, costs = nats_to_learn(model, text, part, part_order, seeded(0), plan.unlikelihood)
                 loss = costs.sum() / tokens.numel()
