@@ -19,7 +19,7 @@ from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
 from armdlab.checkpoints import write_json
 from armdlab.correcting import Corrector, correcting_engine
-from armdlab.decoding import decode_steps, reread
+from armdlab.decoding import decode_steps, default_order, reread, streams_of
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
 from armdlab.model import ARMD
@@ -109,12 +109,13 @@ def write(
     lanes = max(1, streams)  # decode_steps refuses less
     if tokens is None and lanes > room:
         raise ValueError(f"streams={streams} must be from 1 to {room}, what the model can hold behind this prompt")
-    n_new = room // lanes * lanes if tokens is None else tokens
+    n_new = (room if ids else room // lanes * lanes) if tokens is None else tokens
     if not 1 <= n_new <= room:
         raise ValueError(f"tokens={n_new} must be from 1 to {room}, what the model can hold behind this prompt")
-    if n_new % lanes:
+    if n_new % lanes and not ids:
         raise ValueError(f"streams={streams} does not divide tokens={n_new}; try --tokens {n_new - n_new % lanes}")
-    order, n_calls = None, streams + n_new // lanes - 1
+    is_open = torch.arange(len(ids) + n_new)[None] >= len(ids)
+    order, n_calls = None, default_order(~is_open, streams).n_blocks - len(ids)
     if verify and verify_heads:
         raise ValueError("--verify and --verify-heads are two ways of decoding; give one of them")
     if steps is not None:
@@ -147,14 +148,13 @@ def write(
             step.write_into(nats, -step.log_probs.float())
             if screen is not None:
                 at = f"{n_steps} of {n_calls}" if is_planned else str(n_steps)
-                drawn = terminal.lanes(lab, prompt, made, len(ids), n_new, streams, at, seconds)
+                drawn = terminal.lanes(lab, prompt, made, streams_of(~is_open[0], streams), at, seconds)
                 screen.update(drawn, refresh=True)
     row = [made[p] for p in range(len(made))]
     facts = {"text": lab.read(row), "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
     facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")
     if corrector is not None:
-        is_open = torch.arange(len(row))[None] >= len(ids)
         done = reread(engine, torch.tensor([row]), nats, is_open, corrector, end=lab.tokenizer.end_of_text, **chance)
         facts |= {"text": lab.read(done.tokens[0].tolist()), "new_tokens": int(done.is_new.sum())}
         facts["nats_per_token"] = float(done.nats.cpu()[is_open].double().sum()) / n_new

@@ -39,10 +39,11 @@ class Curriculum:
             The names are those of `FAMILIES`; the paper's fine-tuning is strided alone. "one by one" is a strided order
             whose blocks are single tokens, as verified decoding prices them; "cut" one whose blocks are cut at random,
             as a gate does.
+        prompts: share of the rows of these three that are written behind a prompt, whose length is drawn for each row.
 
     Raises:
         ValueError: if a number is not whole, the steps are out of order, `rho` exceeds `length`, a number of streams
-            does not divide it, or a family is unknown or weighs nothing.
+            does not divide it, a family is unknown or weighs nothing, or `prompts` is no share.
     """
 
     length: int
@@ -53,6 +54,7 @@ class Curriculum:
     streams: tuple[int, ...] = (1, 2, 4)
     seed: int = 0
     mixture: tuple[tuple[str, float], ...] = (("strided", 1.0),)
+    prompts: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a curriculum that no training could follow."""
@@ -76,6 +78,8 @@ class Curriculum:
                 )
         if not self.mixture:
             raise ValueError(f"mixture is empty; name at least one of {', '.join(FAMILIES)}")
+        if not 0 <= self.prompts <= 1:
+            raise ValueError(f"prompts={self.prompts} must be from 0 (no row) to 1 (every row in streams)")
 
     @classmethod
     def for_steps(
@@ -152,7 +156,7 @@ class Curriculum:
             return f"{self.n_shuffled(step)} of {self.length} shuffled"
         if family in IN_STREAMS:
             ending = {"strided": "", "one by one": ", one by one", "cut": ", some waiting"}[family]
-            return f"{self.n_streams(step)} streams{ending}"
+            return f"{self.n_streams(step)} streams{ending}{', some behind prompts' if self.prompts else ''}"
         return family
 
     def order(self, step: int, batch_size: int, *, process: int = 0) -> GenerationOrder:
@@ -173,6 +177,8 @@ class Curriculum:
             return GenerationOrder.left_to_right(self.length)
         if family in IN_STREAMS:
             strided = GenerationOrder.strided(self.length, self.n_streams(step))
+            if self.prompts:
+                strided = strided.behind(known_in_prompts(self.length, batch_size, self.prompts, generator))
             if family == "one by one":
                 return strided.one_by_one()
             if family == "cut":
@@ -207,7 +213,7 @@ def cut_blocks(
     """Cut blocks at random: of tokens that were made together, some now wait for the others, as behind a gate.
 
     Args:
-        order: without a batch axis.
+        order: of all rows, or of each.
         share: chance of a cut at each place between two tokens of a block; 0 cuts none, 1 all.
         batch_size: number of independent rows B; in each, any tokens of a block may be those that wait.
         generator: source of chance, on the CPU; None for torch's global one.
@@ -228,6 +234,25 @@ def cut_blocks(
     is_cut = torch.rand(blocks.shape, dtype=torch.float64, generator=generator)[:, 1:] < share
     starts = (blocks.diff(dim=-1) == 1) | is_cut
     return GenerationOrder(positions, F.pad(starts.cumsum(-1), (1, 0)))
+
+
+def known_in_prompts(length: int, batch_size: int, share: float, generator: torch.Generator) -> Tensor:
+    """What is given behind prompts of 1 to N/2 tokens; a short one is likelier than a long one.
+
+    The length is N/2 times the square of a number drawn evenly from 0 to 1: one in two is below N/8.
+
+    Args:
+        length: number of text positions N.
+        batch_size: number of rows B.
+        share: chance of each row that it has a prompt.
+        generator: source of chance, on the CPU.
+
+    Returns:
+        bool (B, N), True where the token is given.
+    """
+    drawn, chance = torch.rand(2, batch_size, generator=generator, dtype=torch.float64)
+    lengths = (1 + drawn.square() * (length // 2)).long() * (chance < share)
+    return torch.arange(length) < lengths.unsqueeze(-1)
 
 
 def known_around_spans(length: int, batch_size: int, generator: torch.Generator) -> Tensor:

@@ -129,7 +129,9 @@ def decode_steps(
         model: what predicts; or an `Engine` of it, so that weights are packed once for many texts, in a precision of
             your choice.
         length: number of text positions N of the result, whatever is given included.
-        streams: number of parallel streams S. Where nothing is given S must divide `length`.
+        streams: number of parallel streams S. Where nothing is given S must divide `length`. Behind a prompt they keep
+            the places that they have without one: a stream that is given whole writes nothing. They divide what is left
+            around gaps, or by `order=GenerationOrder.infilling(known, S)`.
         order: an order of your own, in place of the strided one that `streams` makes.
         prompt: int64 (P,) or (B, P), the tokens that the text starts with.
         known: int64 (N,) or (B, N), tokens that are given at any positions, -1 elsewhere: infilling. What is given is
@@ -190,7 +192,7 @@ def decode_steps(
     if verify is True:
         steps = verified_steps(engine, tokens, order, choose, end, window)
     elif gate:
-        steps = gated_steps(engine, tokens, order, choose, end, streams, gate)
+        steps = gated_steps(engine, tokens, order, choose, end, gate)
     elif isinstance(model, BlockDiffusion):
         steps = _reveal(engine, tokens, order, choose, end)
     else:
@@ -257,13 +259,45 @@ def _check_way(
 
 
 def default_order(is_known: Tensor, streams: int) -> GenerationOrder:
-    """The order that `decode_steps` walks along where it is given none: bool (B, N) is read first, then S streams."""
+    """The order that `decode_steps` walks along where it is given none: what is known is read first, then S streams.
+
+    Behind a prompt streams keep the places that they have without one, as training has taught them; around gaps they
+    divide what is left.
+
+    Args:
+        is_known: bool (B, N).
+        streams: S.
+
+    Raises:
+        ValueError: if `streams` suits neither.
+    """
+    if (is_known == is_known[0]).all():
+        return _order_of(is_known[0], streams)
+    return GenerationOrder.stack([_order_of(row, streams) for row in is_known])
+
+
+def streams_of(is_known: Tensor, streams: int) -> Tensor:
+    """Which stream makes each position in the `default_order` of bool (N,): int64 (N,), -1 where it is known."""
+    shared = torch.arange(len(is_known)) if _is_prompt(is_known) else (~is_known).nonzero().squeeze(-1)
+    parts = shared.tensor_split(streams)
+    stream = torch.arange(streams).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    return torch.full_like(is_known, -1, dtype=torch.int64).index_copy(0, shared, stream).masked_fill(is_known, -1)
+
+
+def _order_of(is_known: Tensor, streams: int) -> GenerationOrder:
+    """The `default_order` of a row: bool (N,)."""
     if not is_known.any():
-        return GenerationOrder.strided(is_known.shape[-1], streams)
+        return GenerationOrder.strided(len(is_known), streams)
     if is_known.all():
-        return GenerationOrder.left_to_right(is_known.shape[-1])
-    alike = (is_known == is_known[0]).all()
-    return GenerationOrder.infilling(is_known[0] if alike else is_known, streams)
+        return GenerationOrder.left_to_right(len(is_known))
+    if _is_prompt(is_known):
+        return GenerationOrder.infilling(torch.zeros_like(is_known), streams).behind(is_known)
+    return GenerationOrder.infilling(is_known, streams)
+
+
+def _is_prompt(is_known: Tensor) -> bool:
+    """Whether nothing is known behind a position that is not: bool (N,)."""
+    return bool((is_known.int().diff() <= 0).all())
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from armdlab.engine import ARMDEngine, KVCache, Trial
 from armdlab.masks import Mask, Masks
@@ -20,7 +21,7 @@ from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import Sampler
 from armdlab.steps import DecodeStep, Writing
 
-DONE = 10**9  # behind the last position of every stream
+NONE = -1  # where a block has fewer tokens than another
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,12 @@ def gated_steps(
     order: GenerationOrder,
     choose: Sampler,
     end: int | None,
-    streams: int,
     gate: Gate,
 ) -> Iterator[DecodeStep]:
     """One network call a step for the next token of every stream; the gate decides which of them stay.
 
-    Streams stay in step: none goes on to its next place before all have filled this one. Left to run ahead, they write
-    in orders that no strided lesson has taught, and the texts fall apart (tests/benchmarks/README.md).
+    Streams stay in step: no row goes on to its next block before it has filled this one. Left to run ahead, streams
+    write in orders that no strided lesson has taught, and the texts fall apart (tests/benchmarks/README.md).
 
     Slots of the cache are text positions, since nobody knows the order in which they will be made: a row of X or G that
     was not committed is written over by the next try. The rows G of a step see each other, as in training, also those
@@ -95,21 +95,20 @@ def gated_steps(
     Args:
         engine: of an ARMD.
         tokens: int64 (B, N), what is given, -1 elsewhere; the same positions in every row.
-        order: strided, what is given first.
+        order: what is given comes first, each token a block of its own; then the tokens of streams, block by block.
         choose: how tokens are drawn.
         end: as in `decode_steps`.
-        streams: S.
         gate: decides.
     """
     device, (B, N) = engine.device, tokens.shape
     if (tokens != UNKNOWN).all():
         return
-    text, writing = tokens.to(device).clone(), Writing(tokens.to(device), end)
+    writing, text = Writing(tokens.to(device), end), F.pad(tokens.to(device), (0, 2))  # with room for `nowhere`
     known = int((tokens[0] != UNKNOWN).sum())
-    read_first, to_write = order.positions.to(device).split([known, N - known])
-    lanes = _lanes(to_write, streams)  # (S, places + 1)
+    read_first, blocks = order.positions[:known].to(device), _blocks_behind(order, known).to(device)
     cache, nowhere = engine.new_cache(B, N, spare=1), N + 1
-    place = torch.zeros(B, streams, dtype=torch.int64, device=device)
+    block = torch.zeros(B, dtype=torch.int64, device=device)  # that each row is at
+    is_made = torch.zeros(B, blocks.shape[1], dtype=torch.bool, device=device)  # of its tokens
     seen_x = torch.zeros(B, N + 2, dtype=torch.bool, device=device)  # slots of X that are evidence; BOS is slot 0
     seen_g = torch.zeros(B, N + 2, dtype=torch.bool, device=device)  # slots of G that were committed
 
@@ -124,9 +123,9 @@ def gated_steps(
         is_real = torch.ones(B, 1, dtype=torch.bool, device=device)  # BOS
     with_bos = not known
     while True:
-        lane_at = lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)).squeeze(-1)  # (B, S)
-        is_waiting = _in_step(place, lane_at != DONE)
-        at = lane_at.clamp(max=N - 1)
+        here = blocks[block]  # (B, S)
+        is_waiting = (here != NONE) & ~is_made
+        at = here.clamp(min=0)
         x_slots = torch.where(is_real[:, with_bos:], newest + 1, nowhere)
         if with_bos:
             x_slots = F.pad(x_slots, (1, 0))
@@ -135,7 +134,7 @@ def gated_steps(
         g_slots = torch.where(is_waiting, at, nowhere)
         read_g = seen_g.scatter(1, g_slots, True)
         read_g[:, nowhere] = ~is_waiting.any(-1)
-        E, S = x_slots.shape[1], streams
+        E, S = x_slots.shape[1], at.shape[1]
         masks = Masks(
             Mask(seen_x.unsqueeze(1).expand(-1, E, -1)),
             Mask(seen_x.unsqueeze(1).expand(-1, S, -1)),
@@ -149,37 +148,35 @@ def gated_steps(
         commits = gate.passes(logits, log_probs, is_waiting.to(choose.device)).to(device)
         chosen = chosen.to(device)
 
-        text.scatter_(1, at, torch.where(commits, chosen, text.gather(1, at)))
-        seen_g.scatter_(1, torch.where(commits, at, nowhere), True)
-        place += commits
+        made_slots = torch.where(commits, at, nowhere)
+        text.scatter_(1, made_slots, chosen)
+        seen_g.scatter_(1, made_slots, True)
+        is_made |= commits
+        is_whole = (is_made | (here == NONE)).all(-1)
+        block, is_made = block + is_whole, is_made & ~is_whole.unsqueeze(-1)
         newest, is_real, with_bos = at, commits, False
         columns = commits.any(0)
         made_at = at.masked_fill(~commits, UNKNOWN)[:, columns]
         log_probs = log_probs[:, columns.to(log_probs.device)]
         yield writing.step(made_at[0] if B == 1 else made_at, chosen[:, columns], log_probs)
-        stay = writing.drop_finished(
-            (lanes.expand(len(text), -1, -1).gather(2, place.unsqueeze(-1)) == DONE).all((1, 2))
-        )
+        stay = writing.drop_finished(block == len(blocks) - 1)
         if stay is not None:
             if not len(stay):
                 return
-            text, place, seen_x, seen_g, newest, is_real = (
-                each[stay] for each in (text, place, seen_x, seen_g, newest, is_real)
+            text, block, is_made, seen_x, seen_g, newest, is_real = (
+                each[stay] for each in (text, block, is_made, seen_x, seen_g, newest, is_real)
             )
             cache.keep(stay)
 
 
-def _in_step(place: Tensor, is_open: Tensor) -> Tensor:
-    """Streams that may write now: those that are furthest behind; heads one by one. So the model has learnt it."""
-    behind = is_open & (place == place.masked_fill(~is_open, DONE).min(-1, keepdim=True).values)
-    is_head = behind & (place == 0)
-    return torch.where(is_head.any(-1, keepdim=True), is_head & (is_head.cumsum(-1) == 1), behind)
+def _blocks_behind(order: GenerationOrder, known: int) -> Tensor:
+    """Positions of each block behind what is known, int64 (blocks + 1, S), and NONE where it has fewer than others.
 
-
-def _lanes(to_write: Tensor, streams: int) -> Tensor:
-    """Positions of each stream one after another, (S, places + 1), and DONE behind its last."""
-    places = -(-len(to_write) // streams) + 1
-    return F.pad(to_write, (0, places * streams - len(to_write)), value=DONE).view(places, streams).T
+    The last row is that of a text that is whole.
+    """
+    sizes = torch.bincount(order.blocks)[known:].tolist()
+    blocks = [*order.positions[known:].split(sizes), order.positions[:0]]
+    return pad_sequence(blocks, batch_first=True, padding_value=NONE)
 
 
 def _read(engine: ARMDEngine, text: Tensor, read_first: Tensor, cache: KVCache) -> None:

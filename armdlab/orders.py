@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from armdlab.counts import at_least_one, is_whole
+from armdlab.permutations import as_int64, check_blocks, check_permutation
 
 UNKNOWN = -1  # where tokens are given: this position is still to be generated
 
@@ -45,7 +47,7 @@ class GenerationOrder:
 
     def __post_init__(self) -> None:
         """Turn sequences into tensors and refuse what is no order."""
-        positions, blocks = _as_int64("positions", self.positions), _as_int64("blocks", self.blocks)
+        positions, blocks = as_int64("positions", self.positions), as_int64("blocks", self.blocks)
         if positions.shape[-1] != blocks.shape[-1] or (blocks.dim() == 2 and blocks.shape != positions.shape):
             raise ValueError(
                 f"positions has shape {tuple(positions.shape)} and blocks has shape {tuple(blocks.shape)}; "
@@ -53,8 +55,8 @@ class GenerationOrder:
             )
         object.__setattr__(self, "positions", positions.clone())  # what the caller writes into theirs changes nothing
         object.__setattr__(self, "blocks", blocks.to(positions.device).clone())
-        self._check_permutation()
-        self._check_blocks()
+        check_permutation(self.positions)
+        check_blocks(self.blocks)
 
     # ------------------------------------------------------------------------------------------ constructors
 
@@ -153,7 +155,7 @@ class GenerationOrder:
         >>> order.positions.tolist(), order.blocks.tolist()
         ([1, 3, 0, 2], [0, 0, 1, 2])
         """
-        times, positions = _as_int64("masking_times", masking_times).sort(dim=-1, descending=True, stable=True)
+        times, positions = as_int64("masking_times", masking_times).sort(dim=-1, descending=True, stable=True)
         is_new_block = (times.diff(dim=-1) != 0).long()
         return cls(positions, torch.cat([torch.zeros_like(times[..., :1]), is_new_block.cumsum(-1)], -1))
 
@@ -305,6 +307,38 @@ class GenerationOrder:
             return self
         return GenerationOrder(self.positions[rows], self.blocks if self.blocks.dim() == 1 else self.blocks[rows])
 
+    def behind(self, known: Tensor | Sequence[bool]) -> GenerationOrder:
+        """The same order behind what is given: that is read first, left to right, and all others keep their places.
+
+        So streams behind a prompt begin where they begin without one, which is where training has seen them begin.
+
+        Args:
+            known: bool (N,) or (B, N); True where the token is given.
+
+        Returns:
+            Order with one block for each known position; the others share blocks as before.
+
+        Raises:
+            ValueError: if `known` has not one boolean for each position.
+
+        >>> order = GenerationOrder.strided(8, 2).behind([True] * 3 + [False] * 5)
+        >>> order.positions.tolist(), order.blocks.tolist()
+        ([0, 1, 2, 4, 5, 6, 3, 7], [0, 1, 2, 3, 4, 5, 6, 6])
+        """
+        known = torch.as_tensor(known, device=self.positions.device)
+        if known.dtype != torch.bool or known.dim() not in (1, 2) or known.shape[-1] != self.length:
+            found = f"{known.dtype} of shape {tuple(known.shape)}"
+            raise ValueError(f"known is {found}; give booleans of shape ({self.length},) or (B, {self.length})")
+        known, positions = torch.broadcast_tensors(known, self.positions)
+        given, blocks = known.gather(-1, positions), self.blocks.expand_as(positions)
+        ranks = torch.arange(self.length, device=positions.device)
+        moved = torch.where(given, positions - self.length, ranks).argsort(-1)
+        positions, blocks, given = (part.gather(-1, moved) for part in (positions, blocks, given))
+        begins = given[..., 1:] | given[..., :-1] | (blocks.diff(dim=-1) != 0)
+        blocks = F.pad(begins.cumsum(-1), (1, 0))
+        alike = blocks.dim() == 1 or bool((blocks == blocks[0]).all())
+        return GenerationOrder(positions, blocks.reshape(-1, self.length)[0] if alike else blocks)
+
     def one_by_one(self) -> GenerationOrder:
         """The same positions in the same order, each a block of its own: what verified decoding draws from.
 
@@ -357,30 +391,6 @@ class GenerationOrder:
         rows = f"{len(self.positions)} rows of " if self.is_batched else ""
         return f"GenerationOrder({rows}length={self.length}, n_blocks={self.n_blocks})"
 
-    # -------------------------------------------------------------------------------------------- validation
-
-    def _check_permutation(self) -> None:
-        expected = torch.arange(self.length, device=self.positions.device)
-        wrong = (self.positions.sort(-1).values != expected).reshape(-1, self.length).any(-1)
-        if wrong.any():
-            row = self.positions.reshape(-1, self.length)[wrong][0].tolist()
-            missing = sorted(set(range(self.length)) - set(row))
-            raise ValueError(
-                f"positions={_shorten(row)} is no permutation of 0 .. {self.length - 1}: "
-                f"{_shorten(missing)} missing; name every position once"
-            )
-
-    def _check_blocks(self) -> None:
-        blocks = self.blocks.reshape(-1, self.length)
-        steps = blocks.diff(dim=-1)
-        wrong = (blocks[:, 0] != 0) | ((steps != 0) & (steps != 1)).any(-1)
-        if wrong.any():
-            row = blocks[wrong][0].tolist()
-            raise ValueError(
-                f"blocks={_shorten(row)} must start from 0 and, from each rank to the next, stay or grow by 1; "
-                "renumber the blocks without gaps"
-            )
-
 
 def _interleave(members: Tensor, streams: int) -> tuple[Tensor, Tensor]:
     """Cut int64 (U,) positions into streams and interleave them: (positions, blocks), heads one by one."""
@@ -400,16 +410,3 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
         return values[:, index]
     rows = torch.arange(len(values), device=values.device).unsqueeze(-1)
     return values[rows, index]
-
-
-def _as_int64(name: str, values: Tensor | Sequence[int]) -> Tensor:
-    tensor = torch.as_tensor(values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} holds {tensor.dtype}; give integers")
-    if tensor.dim() not in (1, 2) or tensor.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give at least one token, as (N,) or (B, N)")
-    return tensor.long()
-
-
-def _shorten(values: list[int], most: int = 12) -> str:
-    return str(values) if len(values) <= most else f"{str(values[:most])[:-1]}, ...]"

@@ -74,6 +74,7 @@ class Recipe:
         rho: shuffled tokens at the end of the ramp; None for N/32.
         streams: numbers of streams of the strided lesson; None for those of 1, 2, 4, 8 that divide N.
         mixture: families of orders of the strided lesson with their weights; None for strided blocks alone.
+        prompts: share of rows in streams that stand behind a prompt.
         marks: (i_AR, i_perm, i_strided) in steps; None for `Curriculum.for_steps`.
         block_size: tokens in a block of block diffusion.
         seed: of weights, batches, orders and dropout.
@@ -112,6 +113,7 @@ class Recipe:
     rho: int | None = None
     streams: tuple[int, ...] | None = None
     mixture: tuple[tuple[str, float], ...] | None = None
+    prompts: float = 0.0
     marks: tuple[int, int, int] | None = None
     block_size: int = 16
     seed: int = 0
@@ -145,6 +147,7 @@ class Recipe:
                 curriculum = replace(curriculum, **dict(zip(("i_ar", "i_perm", "i_strided"), self.marks, strict=True)))
             if self.mixture:
                 curriculum = replace(curriculum, mixture=self.mixture)
+            curriculum = replace(curriculum, prompts=self.prompts)
         shared = {field.name: getattr(self, field.name) for field in fields(Plan) if hasattr(self, field.name)}
         return Plan(curriculum=curriculum, **shared)
 

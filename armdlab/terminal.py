@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text as Styled
+from torch import Tensor
 
 from armdlab.checkpoints import to_json
 from armdlab.processes import accelerator_of_all, any_process
@@ -133,38 +134,34 @@ def way_of_perplexity(nats: list[float]) -> str:
     return f"perplexity from {perplexity_of(nats[0]):.2f} {sparkline(nats, CURVE)} to {perplexity_of(nats[-1]):.2f}"
 
 
-def lanes(
-    lab: Lab, prompt: str, made: dict[int, int], start: int, n_new: int, streams: int, step: str, seconds: float
-) -> Group:
+def lanes(lab: Lab, prompt: str, made: dict[int, int], streams: Tensor, step: str, seconds: float) -> Group:
     """Draw each stream as a lane of its own colour, and how far it has come; a dot for each token that was leapt over.
 
     Args:
         lab: whose tokenizer reads.
         prompt: what the text starts with.
         made: position -> id, of all that there is by now.
-        start: position of the first new token.
-        n_new: how many there will be.
-        streams: how many lanes.
+        streams: int64 (N,), the stream of each position, -1 where it was given.
         step: which step it is, of how many, in words.
         seconds: since the start.
     """
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", style="dim")
     table.add_column()
-    depth = n_new // streams
     if prompt:
         table.add_row("prompt", Styled(prompt, style="dim"))
-    for lane in range(streams):
-        first = start + lane * depth
-        there = [p for p in range(first, first + depth) if p in made]
+    n_streams, new = int(streams.max()) + 1, (streams >= 0).nonzero().squeeze(-1).tolist()
+    for lane in range(n_streams):
+        places = (streams == lane).nonzero().squeeze(-1).tolist()
+        there = [n for n, p in enumerate(places, 1) if p in made]
         text = Styled(style=LANE_COLOURS[lane % len(LANE_COLOURS)])
-        for is_made, group in groupby(range(first, max(there, default=-1) + 1), made.__contains__):
+        for is_made, group in groupby(places[: max(there, default=0)], made.__contains__):
             run = list(group)
             text.append(lab.tokenizer.decode([made[p] for p in run]) if is_made else "·" * len(run))
-        text.append("█" if 0 < len(there) < depth else "", style="blink")
+        text.append("█" if 0 < len(there) < len(places) else "", style="blink")
         table.add_row(f"stream {lane + 1}", text)
-    done = sum(p >= start for p in made)
-    status = f"step {step}   {done} of {n_new} tokens   {seconds:.2f} s"
+    status = f"step {step}   {sum(p in made for p in new)} of {len(new)} tokens   {seconds:.2f} s"
     return Group(
-        Panel(table, title=f"{streams} stream{'s' * (streams > 1)}", title_align="left"), Styled(status, style="dim")
+        Panel(table, title=f"{n_streams} stream{'s' * (n_streams > 1)}", title_align="left"),
+        Styled(status, style="dim"),
     )

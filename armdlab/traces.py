@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from armdlab.decoding import DecodeStep, decode_steps, default_order, given_tokens
+from armdlab.decoding import DecodeStep, decode_steps, default_order, given_tokens, streams_of
 from armdlab.engine import Engine
 from armdlab.inference import evaluating
 from armdlab.model import Transformer
@@ -296,15 +296,9 @@ class Recorder:
 
     @property
     def lanes(self) -> tuple[int, ...]:
-        """Stream of each position: what is to be made, cut into S parts of (almost) equal length."""
-        unknown = [i for i, piece in enumerate(self.given) if piece is None]
-        streams = max(1, int(self.how.get("streams", 1)))
-        size, longer = divmod(len(unknown), streams)
-        lanes = [-1] * len(self.given)
-        ends = [sum(size + (s < longer) for s in range(stream + 1)) for stream in range(streams)]
-        for rank, position in enumerate(unknown):
-            lanes[position] = next(stream for stream, end in enumerate(ends) if rank < end)
-        return tuple(lanes)
+        """Stream of each position that is to be made, from 0; -1 where it is given."""
+        known = torch.tensor([piece is not None for piece in self.given])
+        return tuple(streams_of(known, self.how.get("streams", 1)).tolist())
 
     def __iter__(self) -> Iterator[Step]:
         for step in self._steps:

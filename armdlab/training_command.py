@@ -17,7 +17,8 @@ from armdlab.terminal import Json, progress
 
 PRECISIONS = {"float32": (False,), "bf16": (True,), "auto": (False, True)}
 # option of `train`: model
-ONLY_FOR = dict.fromkeys(("rho", "streams", "marks", "orders", "fine_tuning"), "armd") | {"block_size": "block"}
+OF_ORDERS = ("rho", "streams", "prompts", "marks", "orders", "fine_tuning")
+ONLY_FOR = dict.fromkeys(OF_ORDERS, "armd") | {"block_size": "block"}
 
 
 def train(
@@ -67,6 +68,7 @@ def train(
     streams: Annotated[
         list[int] | None, typer.Option(help="Streams S of the strided lesson; repeatable. 1, 2, 4, 8 if left out.")
     ] = None,
+    prompts: Annotated[float, typer.Option(help="Share of rows in streams that stand behind a prompt.")] = 0.0,
     marks: Annotated[
         tuple[int, int, int] | None,
         typer.Option(help="Steps at which shuffling begins, stops growing, and the strided lesson begins."),
@@ -128,6 +130,7 @@ def train(
         unlikelihood=unlikelihood,
         rho=rho,
         streams=tuple(streams) if streams else None,
+        prompts=prompts,
         marks=marks,
         mixture=tuple(map(weighed, orders)) if orders else None,
         block_size=block_size,

@@ -14,7 +14,9 @@ def orders(draw, length=None, max_length=12, batch_size=None):
     seed = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     rows = batch_size if batch_size and draw(st.booleans()) else None
     family = draw(
-        st.sampled_from(["left_to_right", "random", "shuffled", "strided", "masking", "blockwise", "infilling"])
+        st.sampled_from(
+            ["left_to_right", "random", "shuffled", "strided", "behind", "masking", "blockwise", "infilling"]
+        )
     )
     if family == "left_to_right":
         return GenerationOrder.left_to_right(n)
@@ -24,6 +26,9 @@ def orders(draw, length=None, max_length=12, batch_size=None):
         return GenerationOrder.shuffled(n, draw(st.integers(0, n)), batch_size=rows, generator=seed)
     if family == "strided":
         return GenerationOrder.strided(n, draw(st.sampled_from([s for s in range(1, n + 1) if n % s == 0])))
+    if family == "behind":
+        streams = draw(st.sampled_from([s for s in range(1, n + 1) if n % s == 0]))
+        return GenerationOrder.strided(n, streams).behind(torch.arange(n) < draw(st.integers(0, n)))
     if family == "blockwise":
         return GenerationOrder.blockwise(n, draw(st.integers(1, n)))
     shape = (n,) if rows is None else (rows, n)
@@ -50,3 +55,11 @@ def tiny(cls, *, vocab_size=7, max_length=12, seed=0, **sizes) -> Transformer:
 def random_tokens(model, rows, length, seed=0):
     """int64 (rows, length) ids that the model knows."""
     return torch.randint(model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def order_around(is_known, streams):
+    """What decoding follows: streams behind a prompt keep the places they have without one; gaps they divide."""
+    n_known = int(is_known.sum())
+    if is_known[:n_known].all():
+        return GenerationOrder.infilling(torch.zeros_like(is_known), streams).behind(is_known)
+    return GenerationOrder.infilling(is_known, streams)

@@ -191,13 +191,14 @@ def test_what_was_found_goes_into_the_card_if_it_is_to_be_kept(diffusion, monkey
 
 
 def test_a_text_is_as_long_as_fits_if_no_number_is_asked_for(diffusion, monkeypatch, capsys):
-    """Behind the prompt, in lanes of equal length."""
+    """Lanes of equal length where there is no prompt, and all that the model can hold behind one."""
     n_prompt = len(load(diffusion / "armd").tokenizer.encode("The cat"))
     for streams in (1, 4, 7):
-        how = ("--prompt", "The cat", "--streams", streams, "--json")
-        code, out, err = run_main(monkeypatch, capsys, "generate", diffusion / "armd", *how)
-        assert code == 0, err
-        assert json.loads(out)["tokens"] == (32 - n_prompt) // streams * streams
+        for prompt, tokens in (("", 32 // streams * streams), ("The cat", 32 - n_prompt)):
+            how = ("--prompt", prompt, "--streams", streams, "--json")
+            code, out, err = run_main(monkeypatch, capsys, "generate", diffusion / "armd", *how)
+            assert code == 0, err
+            assert json.loads(out)["tokens"] == tokens
 
 
 def test_the_likeliest_of_one_is_the_likeliest(diffusion, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import orders
 
 from armdlab import GenerationOrder
-from armdlab.curriculum import Curriculum, cut_blocks, known_around_spans
+from armdlab.curriculum import Curriculum, cut_blocks, known_around_spans, known_in_prompts
 from armdlab.sampling import seeded
 
 PLAN = Curriculum(length=16, i_ar=10, i_perm=40, i_strided=60, rho=8, streams=(1, 2, 4), seed=3)
@@ -161,6 +161,38 @@ def test_streams_may_also_write_one_by_one_or_wait_for_each_other():
     assert plan.order(0, 3) != plan.order(0, 3, process=1) or plan.family(0) == "one by one"
 
 
+@pytest.mark.parametrize("family", ["strided", "one by one", "cut"])
+def test_some_rows_in_streams_stand_behind_a_prompt_of_their_own(family):
+    plan = Curriculum(16, 0, 0, 0, rho=0, streams=(4,), mixture=((family, 1.0),), prompts=0.5)
+    order = plan.order(0, 400)
+    assert order == plan.order(0, 400) != plan.order(0, 400, process=1)
+    read_first = (order.positions == torch.arange(16)).int().cumprod(-1).sum(-1)  # 1 without a prompt: 0, then 4
+    has_prompt = read_first > 1
+    assert 0.2 < has_prompt.float().mean() < 0.5  # half, but for prompts of one token
+    assert set(read_first.tolist()) == {1, 2, 3, 5, 6, 7, 9}  # behind 4 tokens a head follows at 4: 5 in a row
+    strided = GenerationOrder.strided(16, 4)
+    for positions, blocks, n in zip(order.positions, order.blocks.expand(400, -1), read_first.tolist(), strict=True):
+        known = torch.arange(16) < n
+        cut = GenerationOrder(positions, blocks)
+        expected = strided.behind(known)
+        if family == "cut":
+            ranks = expected.blocks_in_text_order[positions]
+            assert (ranks.diff() >= 0).all()
+            assert (blocks.diff()[ranks.diff() > 0] == 1).all()
+        else:
+            assert cut == (expected.one_by_one() if family == "one by one" else expected)
+    assert plan.in_words(0).endswith(", some behind prompts")
+    assert replace(plan, mixture=(("left to right", 1.0),)).order(0, 2) == GenerationOrder.left_to_right(16)
+
+
+def test_prompts_are_up_to_half_the_text_and_more_often_short():
+    lengths = known_in_prompts(64, 4000, 1.0, seeded(0)).sum(-1)
+    assert (lengths.min(), lengths.max()) == (1, 32)
+    assert 7 <= lengths.median() <= 10
+    assert known_in_prompts(64, 100, 0.0, seeded(0)).sum() == 0
+    assert known_in_prompts(1, 100, 1.0, seeded(0)).sum() == 100  # nothing is left to write, and that is no error
+
+
 @given(orders(), st.floats(0, 1), st.integers(0, 99))
 def test_cuts_make_some_tokens_of_a_block_wait_and_move_none_to_another(order, share, seed):
     cut = cut_blocks(order, share, batch_size=2, generator=seeded(seed))
@@ -213,6 +245,7 @@ def test_any_number_of_steps_makes_a_curriculum(steps, length):
             "mixture is empty; name at least one of left to right, shuffled, strided, one by one, cut, random, "
             "infilling",
         ),
+        ({"prompts": 1.5}, "prompts=1.5 must be from 0 (no row) to 1 (every row in streams)"),
         ({"streams": ()}, "streams is empty; name at least one number of streams, such as (1, 2, 4)"),
     ],
 )

@@ -21,7 +21,8 @@ ROOMS = {name.split(".")[0] for name in MODULES}
 # A module may import those that stand before it in its line; lines follow the design's map.
 LAYERS = {
     "counts": set(),
-    "orders": {"counts"},
+    "permutations": set(),
+    "orders": {"counts", "permutations"},
     "masks": {"orders"},
     "checkpoints": {"model"},  # model at call time only: it names the config that it reads
     "positions": set(),

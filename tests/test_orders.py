@@ -112,6 +112,42 @@ def test_infilling_reads_what_is_known_first_and_balances_its_streams(known, str
     assert len(steps) == (streams + deepest - 1 if unknown else 0)
 
 
+@given(st.data(), st.integers(1, 12))
+def test_behind_what_is_given_all_others_keep_their_places(data, n):
+    order = data.draw(orders(length=n, batch_size=2))
+    known = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=2, max_size=2)))
+    behind = order.behind(known)
+    for row in range(2):
+        was, now = (GenerationOrder(*_row(each, row)) for each in (order, behind))
+        given_first = known[row].nonzero().flatten().tolist()
+        steps = [step.tolist() for step in now.steps()]
+        assert steps[: len(given_first)] == [[p] for p in given_first]
+        left = [[p for p in step.tolist() if p not in given_first] for step in was.steps()]
+        assert steps[len(given_first) :] == [step for step in left if step]
+
+
+def _row(order, row):
+    return (part if part.dim() == 1 else part[row] for part in (order.positions, order.blocks))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=14))
+def test_to_infill_is_to_read_what_is_known_and_go_on_from_left_to_right(known):
+    assert GenerationOrder.left_to_right(len(known)).behind(known) == GenerationOrder.infilling(known)
+
+
+def test_streams_behind_a_prompt_begin_where_they_begin_without_one():
+    order = GenerationOrder.strided(12, 3)
+    assert order.behind([False] * 12) == order
+    assert [step.tolist() for step in order.behind(torch.arange(12) < 2).steps()] == [
+        *([0], [1]),
+        *([4], [8]),
+        *([5, 9], [2, 6, 10], [3, 7, 11]),
+    ]
+    own = order.behind(torch.arange(12) < torch.tensor([[2], [2], [0]]))
+    assert own.positions.shape == own.blocks.shape == (3, 12)
+    assert order.behind(torch.arange(12) < torch.tensor([[2], [2]])).blocks.shape == (12,)  # cut alike
+
+
 def test_stacked_orders_share_blocks_only_if_all_rows_do():
     a, b, c = (
         GenerationOrder.strided(4, 2),
@@ -203,6 +239,14 @@ def test_orders_are_equal_by_value():
         (
             lambda: GenerationOrder.infilling([1, 0]),
             "known is torch.int64 of shape (2,); give booleans of shape (N,) or (B, N)",
+        ),
+        (
+            lambda: GenerationOrder.strided(4, 2).behind([True, False]),
+            "known is torch.bool of shape (2,); give booleans of shape (4,) or (B, 4)",
+        ),
+        (
+            lambda: GenerationOrder.strided(2, 2).behind([1, 0]),
+            "known is torch.int64 of shape (2,); give booleans of shape (2,) or (B, 2)",
         ),
         (
             lambda: GenerationOrder.infilling([True, False], streams=2),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import random_tokens, tiny
+from strategies import order_around, random_tokens, tiny
 
 from armdlab import AR, ARMD, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, LeakyQuery
@@ -105,9 +105,9 @@ def test_temperature_and_truncation_hold_for_verified_texts_too():
     assert statistic < freedom + 4 * math.sqrt(2 * freedom)
     cold = {"length": 8, "temperature": 0, "prompt": [1, 2]}
     model = opinionated()
-    known_first = one_by_one(GenerationOrder.infilling(torch.arange(8) < 2, 3))
+    known_first = one_by_one(GenerationOrder.strided(8, 2).behind(torch.arange(8) < 2))
     expected = generate(model, order=known_first, **cold)
-    assert torch.equal(generate(model, streams=3, verify=True, **cold), expected)
+    assert torch.equal(generate(model, streams=2, verify=True, **cold), expected)
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.lists(st.booleans(), min_size=N, max_size=N), st.integers(0, 99))
@@ -116,8 +116,7 @@ def test_what_verified_steps_say_is_the_sequential_probability(streams, batch_si
     model, is_known = opinionated(), torch.tensor(is_known)
     known = random_tokens(model, batch_size, N).masked_fill(~is_known, -1)
     streams = max(1, min(streams, int((~is_known).sum())))
-    order = GenerationOrder.infilling(is_known, streams) if is_known.any() else None
-    if order is None and N % streams:
+    if not is_known.any() and N % streams:
         streams = 2
     how = {"length": N, "known": known, "streams": streams, "verify": True, "seed": seed}
     text, steps = generate(model, **how), list(decode_steps(model, **how))
@@ -125,7 +124,7 @@ def test_what_verified_steps_say_is_the_sequential_probability(streams, batch_si
     assert torch.equal(made, (~is_known).expand_as(made))
     assert torch.equal(text[:, is_known], known[:, is_known])
     if steps:
-        order = one_by_one(order or GenerationOrder.strided(N, streams))
+        order = one_by_one(order_around(is_known, streams))
         full = -nll(model, text, order, "none").double().detach()
         assert ((log_probs - full)[made].abs() <= 1e-4 * full[made].abs().clamp(min=1)).all()
 
@@ -180,13 +179,13 @@ def test_verified_heads_leave_the_distribution_of_plain_streams(length, streams,
 @settings(max_examples=40)
 def test_what_verified_heads_say_is_the_probability_in_plain_streams(streams, batch_size, n_known, seed):
     model = opinionated(max_length=20)
-    n = 4 * streams if not n_known else 20
+    n = 4 * streams
     prompt = random_tokens(model, batch_size, n)[:, :n_known]
     how = {"length": n, "prompt": prompt, "streams": streams, "verify": "heads", "seed": seed}
     text, steps = generate(model, **how), list(decode_steps(model, **how))
     log_probs, made = what_steps_said(steps, text.shape)
     is_known = torch.arange(n) < n_known
-    order = GenerationOrder.infilling(is_known, streams) if n_known else GenerationOrder.strided(n, streams)
+    order = GenerationOrder.strided(n, streams).behind(is_known)
     full = -nll(model, text, order, "none").double().detach()
     assert torch.equal(made, (~is_known).expand_as(made))
     assert ((log_probs - full)[made].abs() <= 1e-4 * full[made].abs().clamp(min=1)).all()
@@ -208,9 +207,9 @@ def test_verified_heads_take_fewer_calls_and_nothing_else_is_verified():
 # --------------------------------------------------------------------------------------------------------- gated
 
 
-@pytest.mark.parametrize("n_known", [0, 3])
+@pytest.mark.parametrize("given_at", [[], [0, 1, 2], [0, 3, 6]], ids=["nothing", "a prompt", "gaps"])
 @pytest.mark.parametrize("gate", [Gate(min_probability=0.3), Gate(max_entropy=0.8), Gate(0.2, 1.5)])
-def test_gated_steps_say_what_full_passes_over_all_tries_say(gate, n_known, monkeypatch):
+def test_gated_steps_say_what_full_passes_over_all_tries_say(gate, given_at, monkeypatch):
     """No cache: each row of G that was ever tried, beside each token of X, under masks that say what it saw."""
     model, tries = opinionated(), []
     passes = Gate.passes
@@ -222,30 +221,26 @@ def test_gated_steps_say_what_full_passes_over_all_tries_say(gate, n_known, monk
 
     monkeypatch.setattr(Gate, "passes", spy)
     known = torch.full((N,), -1)
-    known[[0, 3, 6][:n_known]] = torch.tensor([1, 2, 3])[:n_known]
-    how = {"length": N, "known": known, "streams": 4 if n_known else 2, "gate": gate, "seed": 3}
-    if not n_known:
-        how["known"] = None
+    known[given_at] = torch.tensor([1, 2, 3])[: len(given_at)]
+    how = {"length": N, "known": known, "streams": 4, "gate": gate, "seed": 3}
     steps, text = list(decode_steps(model, **how)), generate(model, **how)
     tries = tries[: len(steps)]
-    order = GenerationOrder.infilling(known != -1, how["streams"]) if n_known else GenerationOrder.strided(N, 2)
-    lanes = [order.positions[n_known:][lane :: how["streams"]].tolist() for lane in range(how["streams"])]
+    n_known, order = len(given_at), order_around(known != -1, 4)
+    blocks = [step.tolist() for step in order.steps()][n_known:]
 
-    given_at = order.positions[:n_known].tolist()
     x_at, x_time = list(given_at), list(range(-n_known, 0))  # what is given is read one by one, before step 0
     g_at, g_time, g_stays, g_after = list(given_at), list(range(-n_known, 0)), [True] * n_known, [False] * n_known
-    place = [0] * len(lanes)
     for now, (is_waiting, commits) in enumerate(tries):
-        for lane in range(len(lanes)):
-            if is_waiting[lane]:
-                g_at.append(lanes[lane][place[lane]])
+        block = next(block for block in blocks if not {*block} <= {*x_at})  # the first that is not whole
+        assert is_waiting.tolist() == [p not in x_at for p in block] + [False] * (len(is_waiting) - len(block))
+        for position, tried, stays in zip(block, is_waiting, commits, strict=False):
+            if tried:
+                g_at.append(position)
                 g_time.append(now)
-                g_stays.append(bool(commits[lane]))
-                g_after.append(bool(commits[lane]))
-                if commits[lane]:
-                    x_at.append(g_at[-1])
-                    x_time.append(now)
-                    place[lane] += 1
+                g_stays.append(bool(stays))
+                g_after.append(bool(stays))
+        x_at += [p for p, stays in zip(block, commits, strict=False) if stays]
+        x_time += [now] * (len(x_at) - len(x_time))
     x_time, g_time, g_stays = torch.tensor([-99, *x_time]), torch.tensor(g_time), torch.tensor(g_stays)
     masks = Masks(
         Mask(x_time <= x_time.unsqueeze(-1)),
@@ -397,7 +392,7 @@ def test_a_class_that_changes_the_network_is_decoded_by_full_passes_of_its_own()
     assert not Engine.follows(model)
     text = generate(model, length=N, streams=2, prompt=[1, 2], seed=0)
     said, made = what_steps_said(decode_steps(model, length=N, streams=2, prompt=[1, 2], seed=0), text.shape)
-    order = GenerationOrder.infilling(torch.arange(N) < 2, 2)
+    order = GenerationOrder.strided(N, 2).behind(torch.arange(N) < 2)
     full = -nll(model, text, order, "none").double().detach()
     assert (said - full)[made].abs().max() <= 1e-6
     with pytest.raises(TypeError, match=r"^Mine changes how its network computes, and no engine follows it; "):
@@ -450,7 +445,7 @@ def test_rows_with_orders_of_their_own_leave_a_class_of_ones_own_one_by_one():
         ),
         (
             ARMD,
-            {"gate": Gate(0.5), "streams": 2, "known": [[1] + [-1] * (N - 1), [-1] * (N - 1) + [1]]},
+            {"gate": Gate(0.5), "streams": 2, "known": [[-1, 1] + [-1] * (N - 2), [-1] * (N - 1) + [1]]},
             "needs rows that know the same positions; decode rows that do not by themselves",
         ),
         (ARMD, {"end": 99}, "end=99 is no token of this model; choose 0 to 6, or None"),

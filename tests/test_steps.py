@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from strategies import tiny
+from strategies import order_around, tiny
 
 from armdlab import ARMD, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
@@ -62,8 +62,9 @@ def test_rows_that_know_different_numbers_of_tokens_are_verified_together():
     for row in range(3):
         assert torch.equal(together[row : row + 1], generate(model, known=known[row], temperature=0, **how))
 
-    order = GenerationOrder.stack([GenerationOrder.infilling(row != -1, 2).one_by_one() for row in known])
-    own = GenerationOrder.stack([GenerationOrder.infilling(row != -1, 2) for row in known])
+    rows = [order_around(row != -1, 2) for row in known]
+    order = GenerationOrder.stack([row.one_by_one() for row in rows])
+    own = GenerationOrder.stack(rows)
     for seed in range(10):
         text, said = generate(model, known=known, seed=seed, **how), torch.zeros(3, N, dtype=torch.float64)
         for step in decode_steps(model, known=known, seed=seed, **how):

@@ -150,9 +150,10 @@ def test_every_order_writes_a_whole_text(lab, order):
 def test_masked_diffusion_has_as_many_calls_as_the_streams_that_it_races_behind_any_prompt(lab, prompt, streams):
     asked = {**ASKED, "prompt": prompt, "streams": streams}
     armd, mdlm = start_run(lab, asked), start_run(load("tales_mdlm"), asked)
-    new = armd.how["length"] - len(lab.tokenizer.encode(prompt))
+    length = armd.how["length"]
+    new = length - len(lab.tokenizer.encode(prompt))
     assert mdlm.how["length"] == armd.how["length"]
-    calls = streams + new // streams - 1
+    calls = new if streams == 1 else streams + length // streams - 1 - bool(prompt)  # the prompt holds the first head
     drawn = load("tales_mdlm").denoising_order(
         calls, length=len(mdlm.ids), n_known=len(mdlm.ids) - new, seed=ASKED["seed"]
     )
@@ -162,7 +163,7 @@ def test_masked_diffusion_has_as_many_calls_as_the_streams_that_it_races_behind_
 
 
 def test_a_run_is_labelled_as_it_goes_and_shortened_for_streams_alone(lab):
-    asked, longest = {**ASKED, "streams": 7}, lab.model.config.max_length
+    asked, longest = {**ASKED, "prompt": "", "streams": 7}, lab.model.config.max_length
     said = {order: start_run(lab, {**asked, "order": order}).settings for order in ("left to right", "random")}
     assert all(found["order"] == order and "streams" not in found for order, found in said.items())
     assert all(found["length"] == longest for found in said.values())
@@ -172,6 +173,7 @@ def test_a_run_is_labelled_as_it_goes_and_shortened_for_streams_alone(lab):
     assert in_streams["length"] == ar["length"] == mdlm["length"] < longest  # in a race all write as long a text
     assert "streams" not in ar | mdlm
     assert "end" not in in_streams | ar | mdlm
+    assert start_run(lab, {**asked, "prompt": "It was a"}).settings["length"] == longest  # streams may differ by one
 
 
 def test_a_race_gives_every_runner_the_same_length_and_a_verdict(lab):

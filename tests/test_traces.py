@@ -103,7 +103,9 @@ def test_given_pieces_are_the_text_whatever_letters_it_has(text):
 
 def test_lanes_cut_what_is_made_into_streams():
     assert recorded(streams=4).lanes == (0, 0, 1, 1, 2, 2, 3, 3)
-    assert recorded(prompt=[1, 2, 3], streams=2).lanes == (-1, -1, -1, 0, 0, 0, 1, 1)
+    assert recorded(prompt=[1, 2, 3], streams=2).lanes == (-1, -1, -1, 0, 1, 1, 1, 1)
+    assert recorded(prompt=[1, 2, 3], streams=3).lanes == (-1, -1, -1, 1, 1, 1, 2, 2)
+    assert recorded(known=[1, -1, -1, -1, -1, 1, -1, -1], streams=3).lanes == (-1, 0, 0, 1, 1, -1, 2, 2)
 
 
 def test_a_page_holds_the_run_and_no_text_can_break_out_of_it(tmp_path):

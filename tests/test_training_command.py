@@ -14,7 +14,7 @@ ASKED = [
         "--corpus tales:77 --layout padded --steps 40 --length 64 --vocab-size 333 --n-layer 3 --n-head 2 --d-model 48 "
         "--dropout 0.05 --batch-size 5 --learning-rate 0.004 --muon 0.03 --fine-tuning 0.6 --cool-down 0.02 "
         "--weight-decay 0.07 --beta2 0.98 --soft-targets --unlikelihood 12 --rho 6 --streams 16 --streams 8 "
-        "--marks 10 20 30 --orders cut=9 --orders strided=0.5 --seed 11",
+        "--prompts 0.25 --marks 10 20 30 --orders cut=9 --orders strided=0.5 --seed 11",
         {
             "corpus": "tales:77",
             "layout": "padded",
@@ -36,6 +36,7 @@ ASKED = [
             "unlikelihood": 12.0,
             "rho": 6,
             "streams": (16, 8),
+            "prompts": 0.25,
             "marks": (10, 20, 30),
             "mixture": (("cut", 9.0), ("strided", 0.5)),
             "seed": 11,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from armdlab import tales
+from armdlab.decoding import default_order
 from armdlab.orders import GenerationOrder
 from armdlab.sampling import seeded
 from armdlab.traces import Recorder
@@ -37,9 +40,10 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
     seed = whole("seed", asked.get("seed", 0))
     how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
     streams = streams if kind == "streams" else 1
-    length, order = len(ids) + new // streams * streams, kind
+    length, order = longest if ids else longest // streams * streams, kind
     if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
-        calls = streams + new // streams - 1
+        known = torch.arange(length).unsqueeze(0) < len(ids)
+        calls = default_order(known, streams).n_blocks - len(ids)
         how["order"], order = lab.denoising_order(calls, length=length, n_known=len(ids), seed=seed), "masked diffusion"
     elif kind == "random":
         first = list(range(len(ids)))
