@@ -159,6 +159,8 @@ def lanes(lab: Lab, prompt: str, made: dict[int, int], streams: Tensor, step: st
             run = list(group)
             text.append(lab.tokenizer.decode([made[p] for p in run]) if is_made else "·" * len(run))
         text.append("█" if 0 < len(there) < len(places) else "", style="blink")
+        if not places:
+            text.append("given", style="dim")
         table.add_row(f"stream {lane + 1}", text)
     status = f"step {step}   {sum(p in made for p in new)} of {len(new)} tokens   {seconds:.2f} s"
     return Group(
