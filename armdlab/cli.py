@@ -18,8 +18,8 @@ from rich.live import Live
 from armdlab import corpora, terminal
 from armdlab.baselines import AR, BlockDiffusion
 from armdlab.checkpoints import write_json
-from armdlab.correcting import Corrector, correcting_engine
-from armdlab.decoding import decode_steps, default_order, reread, streams_of
+from armdlab.correcting import Corrector
+from armdlab.decoding import decode_steps, default_order, streams_of
 from armdlab.evaluation import any_order, bound, likelihood
 from armdlab.gated import Gate
 from armdlab.model import ARMD
@@ -125,40 +125,42 @@ def write(
             )
         order = lab.denoising_order(steps, length=len(ids) + n_new, n_known=len(ids), seed=seed)
         n_calls = len(order.blocks_in_text_order[len(ids) :].unique())
-    corrector = None if correct is None else Corrector(above=correct)
-    engine = lab.engine if corrector is None else correcting_engine(lab.engine, corrector)
-    chance = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     decoded = decode_steps(
-        engine,
+        lab.engine,
         length=len(ids) + n_new,
         prompt=ids or None,
         streams=streams,
         order=order,
         verify=verify or ("heads" if verify_heads else False),
         gate=None if min_probability is None else Gate(min_probability),
-        **chance,
+        correct=None if correct is None else Corrector(above=correct),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
     )
     is_planned = not verify and not verify_heads and min_probability is None  # else chance decides how many calls
     made, nats = dict(enumerate(ids)), torch.zeros(1, len(ids) + n_new)
-    log_prob, n_steps, seconds = 0.0, 0, 0.0
+    written, n_steps, n_again, seconds = {}, 0, 0, 0.0
     with Live(console=progress, auto_refresh=False, vertical_overflow="visible") if live else nullcontext() as screen:
         for step in decoded:
+            if step.is_reading:
+                written, n_again = written or dict(made), n_again + step.calls
+            else:
+                n_steps, seconds = n_steps + 1, step.elapsed
             made.update(zip(step.positions.tolist(), step.tokens[0].tolist(), strict=True))
-            log_prob, n_steps, seconds = log_prob + float(step.log_probs.sum()), n_steps + 1, step.elapsed
             step.write_into(nats, -step.log_probs.float())
             if screen is not None:
                 at = f"{n_steps} of {n_calls}" if is_planned else str(n_steps)
-                drawn = terminal.lanes(lab, prompt, made, streams_of(~is_open[0], streams), at, seconds)
+                drawn = terminal.lanes(lab, prompt, made, streams_of(~is_open[0], streams), at, step.elapsed)
                 screen.update(drawn, refresh=True)
     row = [made[p] for p in range(len(made))]
     facts = {"text": lab.read(row), "steps": n_steps, "tokens": n_new, "streams": streams, "seconds": seconds}
-    facts |= {"nats_per_token": -log_prob / n_new, "seed": seed}
+    facts |= {"nats_per_token": float(nats.double().sum()) / n_new, "seed": seed}
     progress.print(f"{n_new} tokens in {n_steps} steps, {seconds:.2f} s, {n_new / seconds:,.0f} tokens/s")
-    if corrector is not None:
-        done = reread(engine, torch.tensor([row]), nats, is_open, corrector, end=lab.tokenizer.end_of_text, **chance)
-        facts |= {"text": lab.read(done.tokens[0].tolist()), "new_tokens": int(done.is_new.sum())}
-        facts["nats_per_token"] = float(done.nats.cpu()[is_open].double().sum()) / n_new
-        progress.print(f"read again in {done.n_calls} calls: {facts['new_tokens']} tokens are new")
+    if correct is not None:
+        facts["new_tokens"] = sum(made[p] != token for p, token in written.items())
+        progress.print(f"read again in {n_again} calls: {facts['new_tokens']} tokens are new")
     terminal.answer(as_json, facts, facts["text"])
 
 

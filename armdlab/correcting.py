@@ -9,7 +9,9 @@ correctors of masked diffusion (Zhao et al., 2024) look for such tokens, too; he
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from armdlab.objectives import nll
 from armdlab.orders import UNKNOWN, GenerationOrder
 from armdlab.sampling import CORRECTING, Sampler, seeded
 from armdlab.speculative import verified_steps
+from armdlab.steps import DecodeStep
 
 ROWS_A_PASS = 32  # a pass holds a row of V logits for each token
 
@@ -63,19 +66,17 @@ class Corrector:
 
 
 @dataclass(frozen=True)
-class Correction:
-    """Texts after they were corrected.
+class Reading:
+    """Texts when they have been read again.
 
     Args:
         tokens: int64 (B, N).
         nats: float (B, N), what each token costs in the order in which texts were read again.
-        is_new: bool (B, N), where another token stands than before.
-        n_calls: of the network: passes that read, and calls that drew.
+        n_calls: of the network, since the reading before: passes that read, and calls that drew.
     """
 
     tokens: Tensor
     nats: Tensor
-    is_new: Tensor
     n_calls: int
 
 
@@ -100,20 +101,58 @@ def correcting_engine(model: Transformer | Engine, correct: Corrector) -> Engine
 
 
 @torch.no_grad()
-def corrected(
+def corrected_steps(
+    engine: ARMDEngine,
+    steps: Iterator[DecodeStep],
+    known: Tensor,
+    order: GenerationOrder,
+    how: Corrector,
+    end: int | None,
+    **chance: Any,  # noqa: ANN401
+) -> Iterator[DecodeStep]:
+    """The steps of a run, and behind them one for each time that its texts are read again.
+
+    Args:
+        engine: of an ARMD whose weights are at hand.
+        steps: of the run that writes.
+        known: int64 (B, N), what is given, -1 elsewhere; it stays.
+        order: in which texts are read again.
+        how: where to doubt, how often.
+        end: as in `decode_steps`: the first one that was made stays, and what stands behind it is not read.
+        chance: `temperature`, `top_k`, `top_p` and `seed` of what is drawn anew, as `readings` takes them.
+    """
+    text, is_read = known.to(engine.device).clone(), (known == UNKNOWN).to(engine.device)
+    written, may_change = torch.zeros(text.shape, device=text.device), is_read
+    for step in steps:
+        step.write_into(text)
+        step.write_into(written, -step.log_probs.float())
+        yield step
+    if end is not None:
+        text.masked_fill_(text == UNKNOWN, end)
+        ends = is_read & (text == end)
+        is_read = is_read & (ends.cumsum(-1) - ends.int() == 0)
+        may_change = is_read & ~ends
+    at = is_read.any(0).nonzero().squeeze(-1)
+    for reading in readings(engine, text, written, order, how, may_change, **chance):
+        log_probs = -(reading.nats * is_read)[:, at].double()
+        yield DecodeStep(at, reading.tokens[:, at], log_probs, calls=reading.n_calls, is_reading=True)
+
+
+@torch.no_grad()
+def readings(
     engine: ARMDEngine,
     tokens: Tensor,
     written: Tensor,
     order: GenerationOrder,
     how: Corrector,
+    may_change: Tensor | None = None,
     *,
-    is_open: Tensor | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-) -> Correction:
-    """Read texts again, draw what is doubted anew, and keep what makes them cheaper.
+) -> Iterator[Reading]:
+    """Read texts again, draw what is doubted anew, and keep what makes them cheaper: once as they are, then each round.
 
     In a round, doubted tokens and their neighbours make spots. All spots of a text are drawn anew, given all the rest:
     the first token of each in one call, then the second of each, and verified, so that they are drawn as if one by one.
@@ -126,23 +165,24 @@ def corrected(
         written: float (B, N), nats that each token cost when it was written.
         order: in which texts are read again.
         how: where to doubt, how often.
-        is_open: bool (B, N), what may be drawn anew; None for everything.
+        may_change: bool (B, N), what may be drawn anew; None for everything.
         temperature: divides the logits of what is drawn.
         top_k: keep the k likeliest tokens only.
         top_p: keep the fewest likeliest tokens whose probability reaches p.
         seed: makes chance repeatable; it is not the chance that wrote the text.
 
     Returns:
-        The texts, none of them dearer under `order` than it was.
+        An iterator over the texts, none of them dearer under `order` than in the reading before.
     """
     text, written = tokens.to(engine.device).clone(), written.to(engine.device).clone()
-    is_open = torch.ones_like(text, dtype=torch.bool) if is_open is None else is_open.to(engine.device)
-    nats, n_calls = _nats(engine.model, text, order), 1
+    may_change = torch.ones_like(text, dtype=torch.bool) if may_change is None else may_change.to(engine.device)
+    nats = _nats(engine.model, text, order)
+    yield Reading(text.clone(), nats.clone(), 1)
     for n in range(how.rounds):
-        is_spot = _spots((nats - written > how.above) & is_open, how.beside) & is_open
+        is_spot = _spots((nats - written > how.above) & may_change, how.beside) & may_change
         rows = is_spot.any(-1).nonzero().squeeze(-1)
         if not len(rows):
-            break
+            return
         chance = None if seed is None else seeded(seed, n, CORRECTING).initial_seed()
         choose = Sampler(temperature, top_k, top_p, chance, engine.device)
         before, price, is_spot, its = text[rows], nats[rows], is_spot[rows], order.rows(rows)
@@ -160,8 +200,7 @@ def corrected(
         rows, kept, new, before = rows[stays], kept[stays], new[stays], before[stays]
         text[rows], nats[rows] = kept, new
         written[rows] = torch.where(kept == before, written[rows], new)
-        n_calls += calls + 1 + int(is_mixed.any())
-    return Correction(text, nats, text != tokens.to(text.device), n_calls)
+        yield Reading(text.clone(), nats.clone(), calls + 1 + int(is_mixed.any()))
 
 
 def _nats(model: Transformer, tokens: Tensor, order: GenerationOrder) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from armdlab.baselines import BlockDiffusion
 from armdlab.calls import heads_of, planned
 from armdlab.capture import FixedSteps
-from armdlab.correcting import Correction, Corrector, corrected, correcting_engine
+from armdlab.correcting import Corrector, corrected_steps, correcting_engine
 from armdlab.counts import at_least_one
 from armdlab.engine import Engine
 from armdlab.gated import Gate, gated_steps
@@ -36,7 +36,6 @@ def generate(
     prompt: Tensor | Sequence | None = None,
     known: Tensor | Sequence | None = None,
     batch_size: int = 1,
-    correct: Corrector | None = None,
     **how: Any,  # noqa: ANN401
 ) -> Tensor:
     """Write a text: the loop over `decode_steps`, which takes the very same arguments and explains them.
@@ -47,8 +46,6 @@ def generate(
         prompt: what the text starts with.
         known: what is given at any positions.
         batch_size: number of texts.
-        correct: read the finished text again, one token after another, and draw anew what is doubted then
-            (`armdlab.correcting`); what was given, and what stands behind the end of a text, stays. ARMD only.
         how: all else that `decode_steps` takes.
 
     Returns:
@@ -62,48 +59,14 @@ def generate(
     >>> generate(model, length=8, streams=2, prompt=[3, 1], seed=0)[0, :2].tolist()
     [3, 1]
     """
-    if correct is not None:
-        model = correcting_engine(model, correct)
     steps = decode_steps(model, length=length, prompt=prompt, known=known, batch_size=batch_size, **how)
     tokens = given_tokens(length, prompt, known, batch_size)
-    is_open = tokens == UNKNOWN
     tokens = tokens.to(model.device if isinstance(model, Engine) else model.bos.device)
-    nats = torch.zeros(tokens.shape)  # that each token cost when it was written
     for step in steps.untimed:
         step.write_into(tokens)
-        if correct is not None:
-            step.write_into(nats, -step.log_probs.float())
     if (end := how.get("end")) is not None:
         tokens.masked_fill_(tokens == UNKNOWN, end)
-    return tokens if correct is None else reread(model, tokens, nats, is_open, correct, **how).tokens
-
-
-def reread(
-    engine: Engine,
-    tokens: Tensor,
-    nats: Tensor,
-    is_open: Tensor,
-    correct: Corrector,
-    *,
-    end: int | None = None,
-    **how: Any,  # noqa: ANN401
-) -> Correction:
-    """Correct what was written, as if it had been written one by one behind what was given, up to its end.
-
-    Args:
-        engine: of an ARMD, see `correcting_engine`.
-        tokens: int64 (B, N), whole texts.
-        nats: float (B, N), what each token cost when it was written: `DecodeStep.log_probs`, with the other sign.
-        is_open: bool (B, N), what was written, and not given.
-        correct: where to doubt, how often.
-        end: as in `decode_steps`; what stands behind the first one that was made stays.
-        how: what else `decode_steps` was given; `temperature`, `top_k`, `top_p` and `seed` hold here, too.
-    """
-    one_by_one, is_open = default_order(~is_open, streams=1).to(engine.device), is_open.to(engine.device)
-    if end is not None:
-        is_open = is_open & ((is_open & (tokens.to(engine.device) == end)).cumsum(-1) == 0)
-    chance = {name: how[name] for name in ("temperature", "top_k", "top_p", "seed") if name in how}
-    return corrected(engine, tokens, nats, one_by_one, correct, is_open=is_open, **chance)
+    return tokens
 
 
 def decode_steps(
@@ -119,6 +82,7 @@ def decode_steps(
     top_p: float | None = None,
     verify: bool | Literal["heads"] = False,
     gate: Gate | None = None,
+    correct: Corrector | None = None,
     end: int | None = None,
     batch_size: int = 1,
     seed: int | None = None,
@@ -146,17 +110,22 @@ def decode_steps(
             are: the distribution of plain streams, sooner. ARMD only.
         gate: let a stream commit its token only where it is sure enough, and try again at the next step where it is not
             (`armdlab.gated`). ARMD only; takes no order of your own.
+        correct: read the finished text again, one token after another, and draw anew what is doubted then
+            (`armdlab.correcting`); what was given, and what stands behind the end of a text, stays. Each reading is a
+            step. ARMD only.
         end: token that ends a text. A row that has made it, and everything before it, is done: it leaves the batch, and
             decoding stops with the last one. What was not made then reads `end`.
         batch_size: number of rows B, where neither `prompt` nor `known` has rows.
         seed: makes chance repeatable on one device and version; None for a fresh one.
 
     Returns:
-        An iterator over one `DecodeStep` for each block that holds something to generate.
+        An iterator over one `DecodeStep` for each block that holds something to generate, and for each reading.
 
     Raises:
         ValueError: if an argument is out of range or two contradict each other; at the call, not at the first step.
     """
+    if correct is not None:
+        model = correcting_engine(model, correct)
     model, engine = (model.model, model) if isinstance(model, Engine) else (model, None)
     tokens, own_order = given_tokens(length, prompt, known, batch_size), order
     _check_way(model, engine, verify, gate, own_order)
@@ -197,6 +166,10 @@ def decode_steps(
         steps = _reveal(engine, tokens, order, choose, end)
     else:
         steps = _walk(engine, tokens, order, choose, end, verify_heads=verify == "heads")
+    if correct is not None:
+        chance = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        in_turn = default_order(tokens != UNKNOWN, streams=1).to(device)
+        steps = corrected_steps(engine, steps, tokens, in_turn, correct, end, **chance)
     return Timed(steps, device)
 
 

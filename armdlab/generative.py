@@ -15,8 +15,8 @@ from torch import Tensor
 
 from armdlab.baselines import BlockDiffusion
 from armdlab.corpora import is_tales
-from armdlab.correcting import Corrector, correcting_engine
-from armdlab.decoding import decode_steps, reread
+from armdlab.correcting import Corrector
+from armdlab.decoding import decode_steps
 from armdlab.evaluation import precision_of, strided_in_words
 from armdlab.inference import evaluating
 from armdlab.model import Transformer
@@ -149,19 +149,16 @@ def generated(
         raise ValueError("judge is the writer itself, which likes its own faults; give a model that was trained apart")
     length = writer.model.config.max_length if length is None else length
     order_of, order = _orders(writer.model, length, streams, steps, seed)
-    engine = writer.engine if correct is None else correcting_engine(writer.engine, correct)
     rows, own, n_calls = [], 0.0, 0
     for i, start in enumerate(range(0, n_samples, batch_size)):
         count = min(batch_size, n_samples - start)
         tokens, nats, calls = torch.empty(count, length, dtype=torch.int64), torch.empty(count, length), 0
         chance = {"temperature": temperature, "top_p": top_p, "seed": seeded(seed, i).initial_seed()}
-        for step in decode_steps(engine, length=length, order=order_of(i, count), batch_size=count, **chance):
+        how = {"order": order_of(i, count), "batch_size": count, "correct": correct}
+        for step in decode_steps(writer.engine, length=length, **how, **chance):
             step.write_into(tokens)
             step.write_into(nats, -step.log_probs.float())
-            calls += 1
-        if correct is not None:
-            done = reread(engine, tokens, nats, torch.ones_like(tokens, dtype=torch.bool), correct, **chance)
-            tokens, nats, calls = done.tokens.cpu(), done.nats, calls + done.n_calls
+            calls += step.calls
         own += float(nats.double().sum())
         rows.append(tokens)
         n_calls = max(n_calls, calls)

@@ -24,12 +24,17 @@ class DecodeStep:
             Where a row has ended before, tokens are `end`, or what it was given there, and their log-probability is 0:
             no chance was involved.
         elapsed: seconds since decoding started; 0 where nobody took them.
+        is_reading: whether finished texts were read again (`armdlab.correcting`): tokens are then what stands there
+            now, new or not, and log-probabilities what they cost in that order.
+        calls: of the network that a reading took: passes that read, and calls that drew anew. 1 elsewhere.
     """
 
     positions: Tensor
     tokens: Tensor
     log_probs: Tensor
     elapsed: float = 0.0
+    is_reading: bool = False
+    calls: int = 1
 
     def write_into(self, text: Tensor, values: Tensor | None = None) -> None:
         """Put the tokens, or other values (B, n) of theirs, in their places in (B, N)."""

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,7 +81,8 @@ class Trace:
         settings: what was asked: model, streams, temperature, seed and their kin, for people to read.
         given: text of each position that was known before; None where a token was to be made.
         lanes: stream of each position, from 0; -1 where it was given.
-        steps: what happened.
+        steps: what happened. A position that was made before is read again: its piece may be another then, and its
+            log-probability is what it costs in the order of reading.
 
     Raises:
         ValueError: if parts contradict each other.
@@ -97,13 +99,13 @@ class Trace:
             raise ValueError(
                 f"lanes has {len(self.lanes)} entries but given has {len(self.given)}; one for each position"
             )
-        seen: set[int] = set()
         for number, step in enumerate(self.steps):
+            seen: set[int] = set()
             for made in step.made:
                 if not 0 <= made.position < len(self.given) or self.given[made.position] is not None:
                     raise ValueError(f"step {number} makes position {made.position}, where there is nothing to make")
                 if made.position in seen:
-                    raise ValueError(f"step {number} makes position {made.position} a second time")
+                    raise ValueError(f"step {number} makes position {made.position} twice")
                 seen.add(made.position)
 
     @property
@@ -113,8 +115,9 @@ class Trace:
 
     @property
     def log_prob(self) -> float:
-        """Of everything that was made, in nats."""
-        return math.fsum(made.log_prob for step in self.steps for made in step.made)
+        """Of everything that was made, in nats; where the text was read again, of that."""
+        last = {made.position: made.log_prob for step in self.steps for made in step.made}
+        return math.fsum(last.values())
 
     def after(self, n_steps: int) -> list[str | None]:
         """The text as it stood after so many steps: one piece a position, None where nothing was yet.
@@ -129,6 +132,12 @@ class Trace:
             for made in step.made:
                 pieces[made.position] = made.piece
         return pieces
+
+    @property
+    def changed(self) -> list[set[int]]:
+        """The positions at which another piece stands after each step than before it."""
+        texts = [self.after(n) for n in range(len(self.steps) + 1)]
+        return [{i for i, (a, b) in enumerate(zip(*both, strict=True)) if a != b} for both in pairwise(texts)]
 
     @property
     def text(self) -> str:
@@ -256,8 +265,7 @@ class Trace:
         """
         from armdlab.animation import gif
 
-        new = [set(), *({made.position for made in step.made} for step in self.steps)]
-        return gif(self.after, new, milliseconds)
+        return gif(self.after, [set(), *self.changed], milliseconds)
 
 
 class Recorder:
@@ -288,8 +296,8 @@ class Recorder:
             raise ValueError(f"{len(rows)} rows cannot be recorded together; record one text at a time")
         how = {"length": length} | how
         self.model, self.tokenizer, self.how, self.done = model, tokenizer, how, []
-        self._steps = decode_steps(model, **how)
-        self.ids = rows[0].tolist()
+        self._steps, self._said, self._before = decode_steps(model, **how), [], rows[0].tolist()
+        self.ids = list(self._before)
         self.given = given_pieces(tokenizer, self.ids)
         shown = {name: value for name, value in how.items() if isinstance(value, int | float | str) and name != "end"}
         self.settings = shown | (settings or {})
@@ -303,15 +311,21 @@ class Recorder:
     def __iter__(self) -> Iterator[Step]:
         for step in self._steps:
             seen = self._read(step)
+            self._said.append(step)
             self.done.append(seen)
             yield seen
 
     def cut(self, n_steps: int) -> None:
         """Forget what was made after so many steps: whoever watched had seen no more when they stopped it."""
-        for step in self.done[n_steps:]:
-            for made in step.made:
-                self.ids[made.position] = UNKNOWN
-        del self.done[n_steps:]
+        del self.done[n_steps:], self._said[n_steps:]
+        self.ids = self._after(n_steps)
+
+    def _after(self, n_steps: int) -> list[int]:
+        """The ids as they stood after so many steps."""
+        ids = torch.tensor([self._before])
+        for step in self._said[:n_steps]:
+            step.write_into(ids)
+        return ids[0].tolist()
 
     def _read(self, step: DecodeStep) -> Step:
         made = []
@@ -334,20 +348,25 @@ class Recorder:
         """The trace, with the `n` likeliest tokens that each one was chosen from.
 
         One pass of the model over the text gives the very predictions that the steps drew from, where the run followed
-        an order that is known; elsewhere (gated, masked diffusion) none are given.
+        an order that is known; elsewhere (gated, masked diffusion) none are given. So does one for each time that the
+        text was read again: what is likeliest there left to right.
         """
         model, trace = getattr(self.model, "model", self.model), self.trace
         if self.how.get("gate") or hasattr(model, "block_size"):
             return trace
-        tokens = torch.tensor([self.ids]).clamp(min=0).to(model.bos.device)  # what was never made comes behind
-        order = self._order(torch.tensor([piece is not None for piece in self.given]))
-        with evaluating(model):
-            log_p = model(tokens, order)[0].log_softmax(-1)
-        steps = tuple(
-            Step(step.elapsed, tuple(self._among(made, log_p[made.position], n) for made in step.made))
-            for step in self.done
-        )
-        return Trace(trace.settings, trace.given, trace.lanes, steps)
+        n_written = sum(not step.is_reading for step in self._said)
+        known = torch.tensor([piece is not None for piece in self.given])
+        seen = [(n_written, self._order(known))] if n_written else []  # so many steps, then a pass in this order
+        seen += [(n, default_order(known.unsqueeze(0), 1)) for n in range(n_written + 1, len(self._said) + 1)]
+        steps: list[Step] = []
+        for stop, order in seen:
+            tokens = torch.tensor([self._after(stop)]).clamp(min=0).to(model.bos.device)  # what was never made is last
+            with evaluating(model):
+                log_p = model(tokens, order)[0].log_softmax(-1)
+            for step in self.done[len(steps) : stop]:
+                made = tuple(self._among(made, log_p[made.position], n) for made in step.made)
+                steps.append(Step(step.elapsed, made))
+        return Trace(trace.settings, trace.given, trace.lanes, tuple(steps))
 
     def _order(self, known: Tensor) -> GenerationOrder:
         if self.how.get("order") is not None:

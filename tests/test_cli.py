@@ -408,7 +408,7 @@ def test_ctrl_c_saves_says_where_and_resuming_finishes(trained, tmp_path):
             ["generate", "{model}", "--streams", "500"],
             "error: streams=500 must be from 1 to 32, what the model can hold",
         ),
-        (["bench", "nothing"], "error: name='nothing' is no benchmark; choose decoding, prefix_kernel, rare_tokens, "),
+        (["bench", "nothing"], "error: name='nothing' is no benchmark; choose decoding, prefix_kernel, prompts, "),
         (["evaluate", "{model}", "--streams", "5"], "error: streams=5 does not divide length=32; try 4 or 8"),
     ],
 )

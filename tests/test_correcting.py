@@ -12,7 +12,7 @@ from strategies import tiny
 import armdlab
 from armdlab import AR, ARMD, Corrector, Engine, GenerationOrder, decode_steps, generate
 from armdlab.baselines import LeakyQuery
-from armdlab.correcting import corrected, spots_order
+from armdlab.correcting import readings, spots_order
 from armdlab.objectives import nll
 from armdlab.samples import validity, write_tales
 
@@ -32,6 +32,12 @@ def opinionated():
 def price(model, tokens, order=None):
     with torch.no_grad():
         return nll(model, tokens, order, "none")
+
+
+def corrected(*args, **how):
+    """The last reading, and the calls of all."""
+    every = list(readings(*args, **how))
+    return every[-1], sum(reading.n_calls for reading in every)
 
 
 def test_a_text_that_was_written_left_to_right_stays_as_it_is(opinionated):
@@ -98,26 +104,53 @@ def test_only_doubted_tokens_and_their_neighbours_change_and_the_record_is_true(
     near = doubted | doubted.roll(1, 1) | doubted.roll(-1, 1)
     near[:, 0] = doubted[:, :2].any(-1)  # roll goes round the corner
     near[:, -1] = doubted[:, -2:].any(-1)
-    done = corrected(engine, tokens, written, order, Corrector(1.5, beside=1, rounds=1), seed=0)
-    assert torch.equal(done.is_new, done.tokens != tokens)
-    assert done.is_new.any()
-    assert not done.is_new[~near].any()
+    done, n_calls = corrected(engine, tokens, written, order, Corrector(1.5, beside=1, rounds=1), seed=0)
+    is_new = done.tokens != tokens
+    assert is_new.any()
+    assert not is_new[~near].any()
     torch.testing.assert_close(done.nats, price(opinionated, done.tokens), atol=1e-4, rtol=1e-4)
-    assert done.n_calls > 3  # a pass that reads, calls that draw, a pass or two that read what was drawn
+    assert n_calls > 3  # a pass that reads, calls that draw, a pass or two that read what was drawn
     # beside=0 changes doubted tokens alone
-    done = corrected(engine, tokens, written, order, Corrector(1.5, beside=0, rounds=1), seed=0)
-    assert done.is_new.any()
-    assert not done.is_new[~doubted].any()
+    is_new = corrected(engine, tokens, written, order, Corrector(1.5, beside=0, rounds=1), seed=0)[0].tokens != tokens
+    assert is_new.any()
+    assert not is_new[~doubted].any()
     # where nothing is doubted one pass says so
-    calm = corrected(engine, tokens, written, order, Corrector(1e3), seed=0)
-    assert (calm.n_calls, calm.is_new.any()) == (1, False)
+    calm, n_calls = corrected(engine, tokens, written, order, Corrector(1e3), seed=0)
+    assert n_calls == 1
+    assert torch.equal(calm.tokens, tokens)
+
+
+@pytest.mark.parametrize("end", [None, 0])
+def test_each_reading_is_a_step_that_says_what_stands_there_and_what_it_costs(opinionated, end):
+    how = {"length": N, "streams": 4, "batch_size": 20, "seed": 1, "end": end, "correct": Corrector(0.5, rounds=3)}
+    steps = list(decode_steps(opinionated, **how))
+    writing, reading = ([step for step in steps if step.is_reading is kind] for kind in (False, True))
+    assert [step.is_reading for step in steps] == [False] * len(writing) + [True] * len(reading)
+    plain = list(decode_steps(opinionated, **{**how, "correct": None}))
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(writing, plain, strict=True))
+    text, before = torch.full((20, N), -1), generate(opinionated, **{**how, "correct": None})
+    is_read = torch.ones(20, N, dtype=torch.bool)
+    if end is not None:
+        ends = (before == end).int()
+        is_read = ends.cumsum(-1) - ends == 0
+    for step in writing:
+        step.write_into(text)
+    assert 1 < len(reading) <= 4
+    assert [step.calls == 1 for step in reading] == [True] + [False] * (len(reading) - 1)
+    for step in reading:
+        step.write_into(text)
+        whole = text.masked_fill(text == -1, 0)
+        expected = -(price(opinionated, whole) * is_read)[:, step.positions].double()
+        torch.testing.assert_close(step.log_probs, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(whole, generate(opinionated, **how))
+    assert torch.equal(reading[0].tokens, before[:, reading[0].positions])
 
 
 def test_a_seed_repeats_a_correction_and_none_does_not(opinionated):
     how = {"length": N, "streams": 4, "batch_size": 60, "correct": Corrector()}
     assert torch.equal(generate(opinionated, seed=5, **how), generate(opinionated, seed=5, **how))
     order, engine, tokens = GenerationOrder.left_to_right(N), Engine.of(opinionated), torch.zeros(60, N).long()
-    done = [corrected(engine, tokens, torch.full((60, N), -1e3), order, Corrector()).tokens for _ in range(2)]
+    done = [corrected(engine, tokens, torch.full((60, N), -1e3), order, Corrector())[0].tokens for _ in range(2)]
     assert not torch.equal(*done)
 
 

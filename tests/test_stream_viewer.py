@@ -2,7 +2,7 @@
 
 import pytest
 
-from armdlab import Lab, load
+from armdlab import Corrector, Lab, load
 from armdlab.traces import Trace
 from armdlab.widgets.runs import start_run, verdict
 from armdlab.widgets.stream_viewer import Race, StreamViewer
@@ -76,6 +76,25 @@ def test_pulled_steps_are_the_run_that_a_cell_makes(viewer):
     assert viewer.message == ""
 
 
+def test_corrected_streams_are_read_again_in_their_last_steps(viewer, lab):
+    n_changed = 0
+    for seed in range(6):
+        asked = {**ASKED, "streams": 8, "seed": seed}
+        trace, plain = (viewer.run_now(**(asked | more)) for more in ({"order": "corrected streams"}, {}))
+        assert (trace.settings["order"], plain.settings["order"]) == ("corrected streams", "streams")
+        n = len(plain.steps)
+        assert len(trace.steps) > n
+        assert trace.changed[n] == set()  # the first reading changes nothing
+        assert trace.after(n) == plain.after(n)
+        assert all(made.others for step in trace.steps for made in step.made)
+        told = lab.write(ASKED["prompt"], streams=8, seed=seed, correct=Corrector(above=5.0))
+        assert trace.text.startswith(told)  # which is cut at its end
+        n_changed += trace.text != plain.text
+    assert n_changed
+    frames = pulled(viewer, "a:1", {**ASKED, "order": "corrected streams"})
+    assert frames == viewer.trace["steps"]
+
+
 def test_a_run_is_compared_with_the_one_before(viewer):
     pulled(viewer, "a:1", ASKED)
     assert viewer.compared == ""
@@ -123,7 +142,7 @@ def test_what_fails_in_mid_run_ends_it_and_its_sentence_outlives_what_was_asked_
         ({"seed": ""}, "seed='' must be a whole number; choose one"),
         ({"temperature": -1}, "temperature=-1 must be a number from 0"),
         ({"temperature": ""}, "temperature='' must be a number from 0"),
-        ({"order": "up"}, "order='up' is unknown; choose streams, left to right, random"),
+        ({"order": "up"}, "order='up' is unknown; choose streams, corrected streams, left to right, random"),
         ({"model": "none"}, "model='none' is not here; choose tales"),
     ],
 )

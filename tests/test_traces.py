@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from strategies import tiny
 
-from armdlab import AR, ARMD, Gate, GenerationOrder, generate, load
+from armdlab import AR, ARMD, Corrector, Gate, GenerationOrder, decode_steps, generate, load
 from armdlab.baselines import MDLM
 from armdlab.objectives import nll
 from armdlab.traces import Made, Recorder, Step, Trace, given_pieces, record
@@ -54,6 +54,7 @@ def test_a_trace_is_the_run_that_generate_makes(how):
         {"streams": 2, "verify": True},
         {"streams": 4, "verify": "heads"},
         {"known": [1, -1, -1, 4] + [-1] * 4},
+        {"streams": 4, "correct": Corrector(0.01, beside=3)},
     ],
 )
 def test_alternatives_are_what_each_token_was_drawn_from(how):
@@ -68,6 +69,43 @@ def test_alternatives_are_what_each_token_was_drawn_from(how):
                 n_found += 1
                 assert mine == pytest.approx(torch.tensor(made.log_prob).exp().item(), abs=1e-5)
     assert n_found > 4  # most of what is made is among the five likeliest of seven
+
+
+def test_a_text_that_is_read_again_is_a_trace_whose_last_word_counts():
+    how = {"streams": 4, "correct": Corrector(0.01, beside=3)}
+    texts, n_changed = set(), 0
+    for seed in range(20):
+        trace = record(tiny(ARMD), Letters(), length=N, seed=seed, **how)
+        text = generate(tiny(ARMD), length=N, seed=seed, **how)
+        assert trace.text == Letters().decode(text[0].tolist())
+        n_written = len(generated_in(seed))
+        assert n_written == 5
+        again = trace.steps[n_written:]
+        assert [made.position for made in again[0].made] == list(range(N))  # every token has a price in each reading
+        assert trace.changed[n_written] == set()  # the first one changes nothing
+        n_changed += sum(map(len, trace.changed[n_written:]))
+        assert set().union(*trace.changed[:n_written]) == set(range(N))
+        in_turn = -float(nll(tiny(ARMD), text, GenerationOrder.left_to_right(N), "sum").detach())
+        assert trace.log_prob == pytest.approx(in_turn, abs=1e-4)
+        assert Trace.from_json(trace.to_json()) == trace
+        assert Image.open(io.BytesIO(trace.to_gif())).n_frames > n_written
+        texts.add(trace.text)
+    assert n_changed > 3
+    assert len(texts) > 10
+
+
+def generated_in(seed):
+    """The steps of the same run, read once."""
+    return list(decode_steps(tiny(ARMD), length=N, seed=seed, streams=4))
+
+
+def test_a_run_that_is_cut_stands_where_it_stood():
+    run = Recorder(tiny(ARMD), Letters(), length=N, seed=3, streams=4, correct=Corrector(0.01, beside=3))
+    stood = [list(run.ids)] + [list(run.ids) for _ in run]
+    for n in reversed(range(len(stood))):
+        run.cut(n)
+        assert run.ids == stood[n]
+        assert len(run.with_others().steps) == n
 
 
 def test_where_no_pass_gives_the_alternatives_none_are_claimed():
@@ -201,8 +239,8 @@ def test_what_is_no_trace_is_refused(text, sentence):
 
 def test_a_trace_that_no_run_could_leave_is_refused():
     step = Step(0.0, (Made(0, "a", -1.0),))
-    with pytest.raises(ValueError, match=r"^step 1 makes position 0 a second time$"):
-        Trace({}, (None,), (0,), (step, step))
+    with pytest.raises(ValueError, match=r"^step 0 makes position 0 twice$"):
+        Trace({}, (None,), (0,), (Step(0.0, step.made * 2),))
     with pytest.raises(ValueError, match=r"^step 0 makes position 0, where there is nothing to make$"):
         Trace({}, ("x",), (-1,), (step,))
     with pytest.raises(ValueError, match=r"^lanes has 2 entries but given has 1; one for each position$"):

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 
 from armdlab import tales
+from armdlab.correcting import Corrector
 from armdlab.decoding import default_order
 from armdlab.orders import GenerationOrder
 from armdlab.sampling import seeded
 from armdlab.traces import Recorder
 from armdlab.trained import Lab
 
-ORDERS = ("streams", "left to right", "random")
+CORRECTED = "corrected streams"
+ORDERS = ("streams", CORRECTED, "left to right", "random")
+DOUBT = Corrector(above=5.0)  # nats: a name out of sixty is 4.1 dearer where it comes first, without fault
 
 
 def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
@@ -39,7 +42,7 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
         raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
     seed = whole("seed", asked.get("seed", 0))
     how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
-    streams = streams if kind == "streams" else 1
+    streams = streams if kind in ("streams", CORRECTED) else 1
     length, order = longest if ids else longest // streams * streams, kind
     if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
         known = torch.arange(length).unsqueeze(0) < len(ids)
@@ -51,8 +54,8 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
         how["order"] = GenerationOrder(first + rest, list(range(longest)))
     elif type(lab.model).__name__ == "AR":
         order = "left to right"
-    elif kind == "streams":
-        how["streams"] = streams
+    elif kind in ("streams", CORRECTED):
+        how["streams"], how["correct"] = streams, DOUBT if kind == CORRECTED else None
     settings = {"model": lab.folder.name, "order": order, "prompt": prompt}
     return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
 

@@ -8,7 +8,7 @@ function render({ model, el }) {
     ["prompt", "input", { type: "text", dir: "auto", spellcheck: "false", autocomplete: "off" }],
     ["streams", "input", { type: "number", min: 1, max: 16, step: 1 }],
     ["temperature", "input", { type: "number", min: 0, max: 3, step: 0.1 }],
-    ["order", "select", {}, ["streams", "left to right", "random"]],
+    ["order", "select", {}, ["streams", "corrected streams", "left to right", "random"]],
     ["model", "select", {}, model.get("names")],
     ["seed", "input", { type: "number", min: 0, step: 1 }],
   ]);

@@ -209,7 +209,12 @@ def drawn(trace: Trace) -> Picture:
     """Position against step, coloured by probability: streams are lines that rise side by side."""
     figure = Figure(figsize=(8, 3))
     axes = figure.subplots()
-    dots = [(m.position, n + 1, math.exp(m.log_prob)) for n, step in enumerate(trace.steps) for m in step.made]
+    dots = [
+        (made.position, n, math.exp(made.log_prob))
+        for n, (step, changed) in enumerate(zip(trace.steps, trace.changed, strict=True), 1)
+        for made in step.made
+        if made.position in changed
+    ]
     if dots:
         x, y, p = zip(*dots, strict=True)
         shown = axes.scatter(x, y, c=p, cmap="viridis", vmin=0, vmax=1, s=14)

@@ -57,10 +57,19 @@ function tracePlayer(root) {
 
   function index() {
     places = new Map();
-    trace.steps.forEach((step, number) => step.made.forEach((made) => places.set(made.position, { ...made, step: number })));
+    trace.steps.forEach(note);
     line.max = trace.steps.length;
     ticks.style.setProperty("--steps", Math.max(1, trace.steps.length));
   }
+
+  // A position may be made more than once: what reads a text again says of each token what stands there then.
+  function note(step, number) {
+    for (const made of step.made) {
+      const before = places.get(made.position) || [];
+      places.set(made.position, [...before, { ...made, step: number, again: before.length > 0, old: before.at(-1)?.piece === made.piece }]);
+    }
+  }
+  const latest = (position, before) => places.get(position)?.findLast((made) => made.step < before);
 
   function paint(position, made, isNew) {
     const looks = made ? `${isNew ? "new" : "old"} ${made.log_prob} ${made.piece}` : "open"; // what stays is not laid out anew
@@ -82,9 +91,9 @@ function tracePlayer(root) {
     let tokens = 0, nats = 0;
     trace.given.forEach((piece, position) => {
       if (piece !== null) return;
-      const made = places.get(position), there = made && made.step < at;
-      if (there) { tokens++; nats -= made.log_prob; }
-      paint(position, there ? made : null, there && made.step === at - 1);
+      const made = latest(position, at);
+      if (made) { tokens++; nats -= made.log_prob; }
+      paint(position, made, made && made.step === at - 1 && !made.old);
     });
     count(tokens, nats);
   }
@@ -106,11 +115,13 @@ function tracePlayer(root) {
   function push(step) {
     if (at && at === trace.steps.length) for (const made of trace.steps[at - 1].made) paint(made.position, made, false);
     const follows = at === trace.steps.length;
+    const isReading = step.made.some((made) => places.has(made.position));
     trace.steps.push(step);
-    step.made.forEach((made) => places.set(made.position, { ...made, step: trace.steps.length - 1 }));
+    note(step, trace.steps.length - 1);
     line.max = trace.steps.length;
     ticks.style.setProperty("--steps", trace.steps.length);
     if (!follows) return;
+    if (isReading) { show(trace.steps.length); return; }
     at = trace.steps.length;
     let [tokens, nats] = totals;
     for (const made of step.made) { paint(made.position, made, true); tokens++; nats -= made.log_prob; }
@@ -118,17 +129,17 @@ function tracePlayer(root) {
   }
 
   function tell(position) {
-    const made = places.get(position), given = trace.given[position];
+    const made = latest(position, at), given = trace.given[position];
     spans.forEach((span) => span.classList.remove("seen"));
     if (given !== null) { said.textContent = `Position ${position} “${visible(given)}” was given.`; return; }
-    if (!made || made.step >= at) { said.textContent = `Position ${position}, stream ${trace.lanes[position] + 1}: not made yet.`; return; }
+    if (!made) { said.textContent = `Position ${position}, stream ${trace.lanes[position] + 1}: not made yet.`; return; }
     let saw = 0;
     trace.given.forEach((piece, other) => {
-      const before = places.get(other);
-      if (piece !== null || (before && before.step < made.step)) { saw++; spans[other].classList.add("seen"); }
+      const sawIt = piece !== null || (made.again ? other < position : Boolean(latest(other, made.step)));
+      if (sawIt) { saw++; spans[other].classList.add("seen"); }
     });
     const others = (made.others || []).map(([piece, p]) => `“${visible(piece)}” ${percent(p)}`).join(", ");
-    said.textContent = `“${visible(made.piece)}” at position ${position}: made at step ${made.step + 1}, stream ${trace.lanes[position] + 1}, p ${is(Math.exp(made.log_prob))}; saw ${saw} earlier token${saw === 1 ? "" : "s"}.${others ? ` The likeliest there: ${others}.` : ""}`;
+    said.textContent = `“${visible(made.piece)}” at position ${position}: ${made.again ? "read again" : "made"} at step ${made.step + 1}, stream ${trace.lanes[position] + 1}, p ${is(Math.exp(made.log_prob))}; saw ${saw} earlier token${saw === 1 ? "" : "s"}.${others ? ` The likeliest there: ${others}.` : ""}`;
   }
 
   function quiet() { spans.forEach((span) => span.classList.remove("seen")); }

@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity
 import armdlab
 from armdlab import AR, ARMD, ARMDConfig, Corrector, Engine, Gate, GenerationOrder, decode_steps, generate
 from armdlab.baselines import MDLM, BlockDiffusion
-from armdlab.decoding import reread
+from armdlab.correcting import corrected_steps
 from armdlab.figures.tables import front
 from armdlab.orders import UNKNOWN
 from armdlab.packing import PackedLinear, best_dtype
@@ -272,9 +272,7 @@ def ways_to_tell():
         ways[f"ARMD, S = {S}"] = ("ARMD", "tales", {"streams": S})
     for S in (2, 4, 8):
         ways[f"verified, S = {S}"] = ("verified", "tales", {"streams": S, "verify": True})
-    again = {
-        "correct": Corrector(above=5.0)
-    }  # a name among sixty is 4.1 nats dearer where it comes first, without fault
+    again = {"correct": Corrector(above=5.0)}  # a name among sixty is 4.1 nats dearer first, without fault
     for S in (2, 4, 8):
         ways[f"corrected, S = {S}"] = ("corrected", "tales", {"streams": S, **again})
     for S in (4, 8):
@@ -332,14 +330,10 @@ def counted(engine, n, *, end, streams=1, steps=None, verify=False, gate=None, c
             made = decode_steps(engine, length=N, order=order, seed=seed, end=end)
         else:
             made = decode_steps(engine, length=N, streams=streams, gate=gate, seed=seed, end=end)
-        tokens, nats = blank.clone(), torch.zeros(1, N)
-        for step in made:
-            step.write_into(tokens)
-            step.write_into(nats, -step.log_probs.float())
-            n_made, n_calls = n_made + step.tokens.shape[1], n_calls + 1
         if correct:
-            tokens = tokens if end is None else tokens.masked_fill(tokens == UNKNOWN, end)
-            n_calls += reread(engine, tokens, nats, blank == UNKNOWN, correct, end=end, seed=seed).n_calls
+            made = corrected_steps(engine, made, blank, GenerationOrder.left_to_right(N), correct, end, seed=seed)
+        for step in made:
+            n_made, n_calls = n_made + (0 if step.is_reading else step.tokens.shape[1]), n_calls + step.calls
     n_kept = [int(call.n_passed) for call in judged]
     n_refused = sum(kept < int(call.is_inside[:, :-1].sum()) for call, kept in zip(judged, n_kept, strict=True))
     accepted = sum(n_kept) / (sum(n_kept) + n_refused) if judged else None

@@ -82,6 +82,31 @@ def test_a_run_is_written_replayed_read_and_compared_by_mouse_and_keyboard(page,
     is_quiet(page)
 
 
+def test_corrected_streams_show_what_is_read_again(page, jupyterlab):
+    view = opened(page, jupyterlab, "corrected", VIEWER)
+    view.get_by_label("order").select_option("corrected streams")
+    view.get_by_label("streams", exact=True).fill("8")
+    view.get_by_label("temperature").fill("1.5")  # so that there is something to correct
+    view.get_by_role("button", name="Write").click()
+    until(page, "finished")
+    page.wait_for_timeout(700)
+    steps, nats = int(fact(view, "step").split(" of ")[1]), float(fact(view, "nats a token"))
+    token = view.locator(".text .token:not(.given)").nth(20)
+    token.hover()
+    assert "read again at step" in view.locator(".said").inner_text()
+    assert "saw 20 earlier tokens" in view.locator(".said").inner_text()  # those before it
+    changed = view.locator(".text .token.new").count()
+    shot(page, view, "corrected", jupyterlab[2])
+    view.locator(".facts").click()
+    for _ in range(3):  # the rounds, and the first reading
+        page.keyboard.press("ArrowLeft")
+    assert fact(view, "step") == f"{steps - 3} of {steps}"
+    token.hover()
+    assert "made at step" in view.locator(".said").inner_text()
+    assert 0 < changed < view.locator(".text .token").count() / 2, "only what is new is marked"
+    assert float(fact(view, "nats a token")) != nats
+
+
 def test_hostile_prompts_are_text_or_a_sentence(page, jupyterlab):
     view = opened(page, jupyterlab, "viewer-hostile", VIEWER)
     for text in [*HOSTILE, "It was a"]:
