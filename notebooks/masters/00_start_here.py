@@ -32,11 +32,12 @@ viewer = StreamViewer()
 viewer
 
 # %% [markdown]
-# Three things to try:
+# Four things to try:
 #
 # - point at a word: when was it made, how sure was the model, and which words did it see?
 # - let the model write itself: press *Write* with 1 stream, then with 8;
 # - write your own beginning into *prompt*, with 1 stream. (The model has read short tales and nothing else, so be kind; and how several streams go on behind a prompt it was never taught.)
+# - choose *corrected streams*, with 8 of them, and look at the last steps: the text is read again, and what does not fit is drawn anew.
 #
 # ## Is everything here?
 #
