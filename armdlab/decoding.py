@@ -251,7 +251,7 @@ def default_order(is_known: Tensor, streams: int) -> GenerationOrder:
 
 def streams_of(is_known: Tensor, streams: int) -> Tensor:
     """Which stream makes each position in the `default_order` of bool (N,): int64 (N,), -1 where it is known."""
-    shared = torch.arange(len(is_known)) if _is_prompt(is_known) else (~is_known).nonzero().squeeze(-1)
+    shared = (~_outside(is_known)).nonzero().squeeze(-1)
     parts = shared.tensor_split(streams)
     stream = torch.arange(streams).repeat_interleave(torch.tensor([len(part) for part in parts]))
     return torch.full_like(is_known, -1, dtype=torch.int64).index_copy(0, shared, stream).masked_fill(is_known, -1)
@@ -263,14 +263,13 @@ def _order_of(is_known: Tensor, streams: int) -> GenerationOrder:
         return GenerationOrder.strided(len(is_known), streams)
     if is_known.all():
         return GenerationOrder.left_to_right(len(is_known))
-    if _is_prompt(is_known):
-        return GenerationOrder.infilling(torch.zeros_like(is_known), streams).behind(is_known)
-    return GenerationOrder.infilling(is_known, streams)
+    return GenerationOrder.infilling(_outside(is_known), streams).behind(is_known)
 
 
-def _is_prompt(is_known: Tensor) -> bool:
-    """Whether nothing is known behind a position that is not: bool (N,)."""
-    return bool((is_known.int().diff() <= 0).all())
+def _outside(is_known: Tensor) -> Tensor:
+    """What streams do not divide among themselves, of bool (N,): nothing behind a prompt, all that is known of gaps."""
+    is_prompt = (is_known.int().diff() <= 0).all()  # nothing is known behind a position that is not
+    return is_known & ~is_prompt
 
 
 @torch.no_grad()

@@ -42,7 +42,8 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
         raise ValueError(f"streams={streams} must be from 1 to {new}, the number of tokens that are to be made")
     seed = whole("seed", asked.get("seed", 0))
     how: dict[str, Any] = {"temperature": asked.get("temperature", 1.0), "seed": seed, "prompt": ids or None}
-    streams = streams if kind in ("streams", CORRECTED) else 1
+    is_in_streams = kind in ("streams", CORRECTED)
+    streams = streams if is_in_streams else 1
     length, order = longest if ids else longest // streams * streams, kind
     if hasattr(lab.model, "block_size"):  # masked diffusion: as many calls as so many streams would take
         known = torch.arange(length).unsqueeze(0) < len(ids)
@@ -54,7 +55,7 @@ def start_run(lab: Lab, asked: Mapping[str, Any]) -> Recorder:
         how["order"] = GenerationOrder(first + rest, list(range(longest)))
     elif type(lab.model).__name__ == "AR":
         order = "left to right"
-    elif kind in ("streams", CORRECTED):
+    elif is_in_streams:
         how["streams"], how["correct"] = streams, DOUBT if kind == CORRECTED else None
     settings = {"model": lab.folder.name, "order": order, "prompt": prompt}
     return Recorder(lab.engine, lab.tokenizer, settings, length=length, end=lab.tokenizer.end_of_text, **how)
